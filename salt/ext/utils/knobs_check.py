@@ -1,0 +1,132 @@
+"""
+Is the pillar fit to build from? Everything wrong is said at once, each with its key and fix.
+
+The schema (``platform.schema.json``, JSON Schema 2020-12) says what one knob may be; the
+functions below say what knobs must be to each other. Its keyword ``fix`` is ours: the sentence
+shown to whoever typed the wrong thing.
+"""
+
+import ipaddress
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+SCHEMA = Path(__file__).resolve().parents[2] / "pillar" / "platform.schema.json"
+
+_FORMATS = jsonschema.FormatChecker(formats=())
+
+
+@_FORMATS.checks("ipv4", raises=ValueError)
+def _is_ipv4(value: object) -> bool:
+    return not isinstance(value, str) or bool(ipaddress.IPv4Address(value))
+
+
+@_FORMATS.checks("cidr", raises=ValueError)
+def _is_cidr(value: object) -> bool:
+    return not isinstance(value, str) or bool(ipaddress.IPv4Network(value))
+
+
+def problems(pillar: dict[str, Any]) -> list[str]:
+    """
+    Return one line per wrong knob of ``pillar`` (the compiled pillar: ``platform`` and
+    ``versions``), sorted by key; an empty list means that it can be built from.
+    """
+    platform = pillar.get("platform") or {}
+    schema = json.loads(SCHEMA.read_text())
+    validator = jsonschema.Draft202012Validator(schema, format_checker=_FORMATS)
+    found = [line for error in validator.iter_errors(platform) for line in _lines(error)]
+    if not found:
+        # Only knobs that are well formed can be held against each other.
+        for rule in (_network, _zone, _domain, _registry, _lock):
+            found += rule(pillar)
+    return sorted(set(found))
+
+
+def _lines(error: jsonschema.ValidationError) -> Iterator[str]:
+    where = ".".join(["platform", *(str(part) for part in error.absolute_path)])
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for key in sorted(set(error.instance) - set(known)):
+            yield f"{where}.{key}: no such knob; known here: {', '.join(sorted(known))}"
+    elif error.validator == "required":
+        for key in sorted(set(error.validator_value) - set(error.instance)):
+            yield f"{where}.{key}: missing; see salt/pillar/platform.sls for its default"
+    else:
+        fix = error.schema.get("fix") or error.schema.get("description") or error.message
+        yield f"{where}: {json.dumps(error.instance)} is not right; use {fix}"
+
+
+def _network(pillar: dict[str, Any]) -> list[str]:
+    net = pillar["platform"]["network"]
+    vpc, subnet = (ipaddress.IPv4Network(net[key]) for key in ("vpc_cidr", "subnet_cidr"))
+    found = []
+    if not subnet.subnet_of(vpc):
+        found.append(
+            f"platform.network.subnet_cidr: {subnet} is outside the VPC; "
+            f"use a part of platform.network.vpc_cidr ({vpc})"
+        )
+    hosts = list(subnet.hosts()) if subnet.prefixlen >= 22 else None
+    master = ipaddress.IPv4Address(net["master_ip"])
+    # AWS keeps the first four addresses of a subnet and the last one for itself.
+    reserved = {subnet[0], subnet[1], subnet[2], subnet[3], subnet[-1]}
+    if master not in subnet or master in reserved:
+        found.append(
+            f"platform.network.master_ip: {master} cannot be a machine's; use an address of "
+            f"{subnet} other than its first four and its last"
+        )
+    if hosts is not None and pillar["platform"]["workers"]["count"] + 1 > len(hosts) - 3:
+        found.append(
+            f"platform.workers.count: {subnet} is too small for them; "
+            "use fewer workers or a larger platform.network.subnet_cidr"
+        )
+    return found
+
+
+def _zone(pillar: dict[str, Any]) -> list[str]:
+    aws = pillar["platform"]["aws"]
+    if aws["zone"][:-1] == aws["region"]:
+        return []
+    return [f"platform.aws.zone: {aws['zone']} is not in {aws['region']}; use {aws['region']}a"]
+
+
+def _domain(pillar: dict[str, Any]) -> list[str]:
+    domain, zone = pillar["platform"]["domain"], pillar["platform"]["dns"]["zone"]
+    if zone is None or domain == zone or domain.endswith("." + zone):
+        return []
+    return [
+        f"platform.domain: {domain} is not in the zone {zone}; use a name that ends in .{zone}, "
+        "or another platform.dns.zone"
+    ]
+
+
+def _registry(pillar: dict[str, Any]) -> list[str]:
+    registry = pillar["platform"]["registry"]
+    return [
+        f"platform.registry.{key}: missing; use the repository of your app image, "
+        "such as ghcr.io/me/f1vote"
+        for key in ("push", "pull")
+        if registry[key] is None
+    ]
+
+
+def _lock(pillar: dict[str, Any]) -> list[str]:
+    versions = pillar.get("versions") or {}
+    wanted: dict[str, Callable[[], Any]] = {
+        "versions.k3s.version": lambda: versions["k3s"]["version"],
+        "versions.k3s.amd64.sha256": lambda: versions["k3s"]["amd64"]["sha256"],
+        "versions.images.traefik.digest": lambda: versions["images"]["traefik"]["digest"],
+        "versions.images.redis.digest": lambda: versions["images"]["redis"]["digest"],
+        "versions.images.python.digest": lambda: versions["images"]["python"]["digest"],
+    }
+    found = []
+    for key, read in wanted.items():
+        try:
+            value = read()
+        except (KeyError, TypeError):
+            value = None
+        if not value:
+            found.append(f"{key}: missing in the lock; run `make lock`")
+    return found

@@ -1,0 +1,37 @@
+# The knobs. Their types, limits and meanings: platform.schema.json.
+platform:
+  name: f1
+  domain: vote.example.org
+  aliases: []
+  aws:
+    region: eu-west-3
+    zone: eu-west-3a
+    endpoint_url: null
+    s3_endpoint_url: null
+    bucket: null
+  image:
+    id: null
+    owner: '136693071363'
+    name: debian-12-amd64-*
+  network:
+    vpc_cidr: 10.20.0.0/16
+    subnet_cidr: 10.20.1.0/24
+    master_ip: 10.20.1.10
+  operator:
+    cidrs: []
+  master:
+    size: t3.medium
+  workers:
+    count: 2
+    size: t3.small
+  dns:
+    zone: null
+  registry:
+    push: null
+    pull: null
+    mirrors: {}
+  app:
+    replicas: 2
+  proof:
+    url: null
+    verify_tls: true
