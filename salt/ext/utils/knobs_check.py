@@ -68,7 +68,6 @@ def _network(pillar: dict[str, Any]) -> list[str]:
             f"platform.network.subnet_cidr: {subnet} is outside the VPC; "
             f"use a part of platform.network.vpc_cidr ({vpc})"
         )
-    hosts = list(subnet.hosts()) if subnet.prefixlen >= 22 else None
     master = ipaddress.IPv4Address(net["master_ip"])
     # AWS keeps the first four addresses of a subnet and the last one for itself.
     reserved = {subnet[0], subnet[1], subnet[2], subnet[3], subnet[-1]}
@@ -77,7 +76,7 @@ def _network(pillar: dict[str, Any]) -> list[str]:
             f"platform.network.master_ip: {master} cannot be a machine's; use an address of "
             f"{subnet} other than its first four and its last"
         )
-    if hosts is not None and pillar["platform"]["workers"]["count"] + 1 > len(hosts) - 3:
+    if pillar["platform"]["workers"]["count"] + 1 > subnet.num_addresses - len(reserved):
         found.append(
             f"platform.workers.count: {subnet} is too small for them; "
             "use fewer workers or a larger platform.network.subnet_cidr"

@@ -1,0 +1,78 @@
+# F1-Vote. `make help` lists the targets; CLOUD=aws leaves the lab out.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up plan status down test check bench lock logs shell unit e2e fmt
+
+CLOUD ?= lab
+ifeq ($(CLOUD),lab)
+LAB := python -m lab
+DOWN := python -m lab down
+else
+LAB := : no lab:
+DOWN := salt-run --out=summary state.orchestrate orch.down
+endif
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export F1_EVENTS := $(CURDIR)/.state/events.jsonl
+PYTHONWARNINGS ?= ignore
+export PYTHONWARNINGS
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+up: .venv/lab.stamp  ## Make it so: from nothing (or anything) to a counted vote
+	@$(LAB) prepare
+	@salt-run --out=summary state.orchestrate orch.up
+	@$(LAB) ready
+
+plan: .venv/lab.stamp  ## Show what `up` would change; touches nothing, exit code 2 if something differs
+	@salt-run --out=summary platform.plan
+
+status: .venv/lab.stamp  ## Show machines, nodes, pods and the tally
+	@$(LAB) status
+	@salt-run platform.status
+
+down: .venv/lab.stamp  ## Remove everything `up` made
+	@$(DOWN)
+
+logs: .venv/lab.stamp  ## Show the last log lines of every part
+	@$(LAB) logs
+	@salt-run platform.logs
+
+shell: .venv/lab.stamp  ## Open a shell on the master
+	@ssh -F .state/ssh/config f1-master
+
+check: .venv/dev.stamp  ## Lint, types, formats: no machine is touched, under a minute
+	@ruff check . && ruff format --check .
+	@mypy app/f1vote lab
+	@mypy --scripts-are-modules $$(git ls-files 'salt/ext/**/*.py' 'salt/cloud/*.py')
+	@yamllint -s .
+	@git ls-files '*.sh' .ci/run | xargs shellcheck
+	@git ls-files '*.sls' | xargs salt-lint
+
+unit: .venv/dev.stamp  ## Every test that needs no machine
+	@pytest -m 'not lab and not e2e'
+
+e2e: .venv/dev.stamp  ## The whole road in the lab, from outside
+	@pytest -x -m 'e2e' tests/e2e
+
+test: check unit e2e  ## Everything: check, unit, then the platform end to end
+
+bench: .venv/dev.stamp  ## Measure the road, side by side with a bare cluster; writes docs/evidence
+	@python -m lab.bench
+
+lock: .venv/dev.stamp  ## Refresh the locks and show what changed
+	@./requirements/lock.sh
+	@git --no-pager diff --stat -- requirements app/requirements.txt salt/pillar/versions.sls
+
+fmt: .venv/dev.stamp
+	@ruff format . && ruff check --fix .
+
+.venv/lab.stamp: requirements/lab.txt lab/bootstrap.sh
+	@./lab/bootstrap.sh requirements/lab.txt
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt lab/bootstrap.sh
+	@./lab/bootstrap.sh requirements/dev.txt
+	@touch .venv/lab.stamp $@

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Brings a bare Debian machine to the point where Python can take over:
+# system packages (as root, only the missing ones) and the locked virtual environment.
+#   lab/bootstrap.sh requirements/lab.txt
+set -eu
+cd "$(dirname "$0")/.."
+locked=$1
+python=/usr/bin/python3
+packages="python3-venv openssh-client iproute2 iptables nftables debootstrap ca-certificates xz-utils"
+case $locked in */dev.txt) packages="$packages redis-server shellcheck gettext" ;; esac
+
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "bootstrap: missing:$missing; install them, or run as root on Debian 12" >&2
+        exit 1
+    fi
+    echo "  installing$missing"
+    # A daemon that a package would start is not ours to run.
+    guard=/usr/sbin/policy-rc.d
+    [ -e "$guard" ] && guard="" || { printf '#!/bin/sh\nexit 101\n' >"$guard"; chmod +x "$guard"; }
+    trap '[ -z "$guard" ] || rm -f "$guard"' EXIT
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    # shellcheck disable=SC2086
+    apt-get -qq install -y --no-install-recommends $missing >/dev/null
+fi
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    { echo "bootstrap: $python is older than 3.11; use Debian 12 or newer" >&2; exit 1; }
+[ -x .venv/bin/pip ] || "$python" -m venv .venv
+echo "  Python packages of $locked (about a minute when new)"
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$locked" 2>&1 |
+    grep -v 'DEPRECATION: quantile-python' >&2 || true
+.venv/bin/python -c 'import salt, boto3'
