@@ -6,8 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 locked=$1
 python=/usr/bin/python3
-packages="python3-venv openssh-client iproute2 iptables nftables debootstrap ca-certificates xz-utils"
-case $locked in */dev.txt) packages="$packages redis-server shellcheck gettext" ;; esac
+packages="python3-venv python3-dev gcc libc6-dev openssh-client iproute2 iptables nftables debootstrap ca-certificates xz-utils"
+case $locked in */dev.txt) packages="$packages redis-server shellcheck nmap" ;; esac
 
 missing=""
 for package in $packages; do
@@ -33,6 +33,7 @@ fi
     { echo "bootstrap: $python is older than 3.11; use Debian 12 or newer" >&2; exit 1; }
 [ -x .venv/bin/pip ] || "$python" -m venv .venv
 echo "  Python packages of $locked (about a minute when new)"
-.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$locked" 2>&1 |
-    grep -v 'DEPRECATION: quantile-python' >&2 || true
-.venv/bin/python -c 'import salt, boto3'
+log=$(mktemp)
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$locked" >"$log" 2>&1 ||
+    { cat "$log" >&2; rm -f "$log"; exit 1; }
+rm -f "$log"

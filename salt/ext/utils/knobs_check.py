@@ -62,12 +62,12 @@ def _lines(error: jsonschema.ValidationError) -> Iterator[str]:
 def _network(pillar: dict[str, Any]) -> list[str]:
     net = pillar["platform"]["network"]
     vpc, subnet = (ipaddress.IPv4Network(net[key]) for key in ("vpc_cidr", "subnet_cidr"))
-    found = []
     if not subnet.subnet_of(vpc):
-        found.append(
+        return [
             f"platform.network.subnet_cidr: {subnet} is outside the VPC; "
             f"use a part of platform.network.vpc_cidr ({vpc})"
-        )
+        ]
+    found = []
     master = ipaddress.IPv4Address(net["master_ip"])
     # AWS keeps the first four addresses of a subnet and the last one for itself.
     reserved = {subnet[0], subnet[1], subnet[2], subnet[3], subnet[-1]}
