@@ -11,7 +11,7 @@ __utils__: dict[str, Any]
 PROGRAMS = {"ssh": "openssh-client", "ssh-keygen": "openssh-client", "tar": "tar"}
 
 
-def all() -> str:  # noqa: A001
+def everything() -> str:
     """
     Check every knob, program and credential; say what is right in one sentence.
 
@@ -21,7 +21,7 @@ def all() -> str:  # noqa: A001
 
     .. code-block:: bash
 
-        salt-run check.all
+        salt-run check.everything
     """
     pillar = __utils__["knobs.load"]()
     found = __utils__["knobs_check.problems"](pillar)

@@ -4,9 +4,21 @@ import json
 
 import pytest
 
-from tests.conftest import load_ext
+from tests.conftest import ROOT, load_ext
 
-summary = load_ext("outputters/summary.py")
+
+
+@pytest.fixture(scope="module")
+def summary():
+    import salt.config
+    import salt.loader
+
+    opts = dict(salt.config.DEFAULT_MASTER_OPTS) | {
+        "outputter_dirs": [str(ROOT / "salt/ext/outputters")],
+        "utils_dirs": [str(ROOT / "salt/ext/utils")],
+        "extension_modules": "",
+    }
+    return salt.loader.outputters(opts)["summary"]
 
 
 @pytest.fixture
@@ -41,7 +53,7 @@ def state(result=True, changes=None, comment=""):
     return {"result": result, "changes": changes or {}, "comment": comment}
 
 
-def test_the_summary_counts_nested_states_once():
+def test_the_summary_counts_nested_states_once(summary):
     data = {
         "data": {
             "op_master": {
@@ -60,12 +72,12 @@ def test_the_summary_counts_nested_states_once():
         },
         "retcode": 0,
     }
-    text = summary.output(data)
+    text = summary(data)
     assert "3 states, 1 changed, 0 failed" in text
     assert "/etc/a: diff" in text
 
 
-def test_the_summary_names_the_cause_and_not_its_echoes():
+def test_the_summary_names_the_cause_and_not_its_echoes(summary):
     data = {
         "data": {
             "op_master": {
@@ -76,16 +88,16 @@ def test_the_summary_names_the_cause_and_not_its_echoes():
             }
         }
     }
-    text = summary.output(data)
+    text = summary(data)
     assert "vpc: AuthFailure: no" in text
     assert "igw" not in text
     assert "2 failed" in text
 
 
-def test_a_plan_says_would():
+def test_a_plan_says_would(summary):
     data = {"data": {"m": {"file_|-a_|-a_|-managed": state(result=None, changes={"diff": "x"})}}}
-    assert "1 would change" in summary.output(data)
+    assert "1 would change" in summary(data)
 
 
-def test_an_error_text_is_shown_as_it_is():
-    assert summary.output("Exception occurred in runner") == "Exception occurred in runner"
+def test_an_error_text_is_shown_as_it_is(summary):
+    assert summary("Exception occurred in runner") == "Exception occurred in runner"
