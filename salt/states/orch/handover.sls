@@ -5,12 +5,10 @@ cluster begins:
     - text: K3s on every machine, then what k8s/ says
 
 tree on the master:
-  salt.runner:
-    - name: master.push
+  road.pushed: []
 
 cluster and platform:
-  salt.runner:
-    - name: master.orchestrate
+  road.orchestrated:
     - sls: orch.cluster
 
 cluster ends:

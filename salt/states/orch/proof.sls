@@ -5,8 +5,7 @@ proof begins:
     - text: one vote through the domain, counted and withdrawn
 
 a vote is counted:
-  salt.runner:
-    - name: proof.vote
+  road.proved: []
 
 proof ends:
   stage.end:

@@ -1,0 +1,152 @@
+"""Machines as EC2 knows them: by name, ours only, never those already terminated."""
+
+from typing import Any
+
+import aws
+import knobs
+
+# States in which a machine holds its name.
+ALIVE = ["pending", "running", "stopping", "stopped"]
+
+
+def machines(platform: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """
+    Return every machine of the platform by name: ``id state size image private_ips public_ips``.
+
+    ``platform`` are the knobs; those of the pillar when called as ``__utils__["ec2.machines"]``.
+    """
+    if platform is None:
+        platform = knobs.load(globals().get("__opts__"))["platform"]
+    return {name_of(item): brief(item) for item in instances(platform)}
+
+
+def instances(platform: dict[str, Any], name: str | None = None) -> list[dict[str, Any]]:
+    """Return the living instances of the platform (those of ``name``), as EC2 describes them."""
+    filters = [{"Name": "instance-state-name", "Values": ALIVE}, *aws.mine(platform, name)]
+    found = aws.pages(platform, "ec2", "describe_instances", "Reservations", Filters=filters)
+    return [instance for reservation in found for instance in reservation["Instances"]]
+
+
+def instance(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the one living instance named ``name``, or None. Two of a name are a CloudError."""
+    return aws.one(instances(platform, name), "InstanceId", name)
+
+
+def by_id(platform: dict[str, Any], instance_id: str) -> dict[str, Any]:
+    """Return the instance of that id, whatever its state."""
+    answer = aws.call(platform, "ec2", "describe_instances", InstanceIds=[instance_id])
+    found: dict[str, Any] = answer["Reservations"][0]["Instances"][0]
+    return found
+
+
+def tag(item: dict[str, Any], key: str) -> str:
+    """Return the value of the tag ``key`` of ``item``, or ''."""
+    return next((pair["Value"] for pair in item.get("Tags", []) if pair["Key"] == key), "")
+
+
+def name_of(item: dict[str, Any]) -> str:
+    """Return the instance's name; its id when it has none."""
+    return tag(item, "Name") or str(item["InstanceId"])
+
+
+def brief(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that salt-cloud shows of every machine of every cloud (``-Q``)."""
+    return {
+        "id": item["InstanceId"],
+        "name": name_of(item),
+        "state": item["State"]["Name"],
+        "size": item["InstanceType"],
+        "image": item["ImageId"],
+        "private_ips": [item["PrivateIpAddress"]] if item.get("PrivateIpAddress") else [],
+        "public_ips": [item["PublicIpAddress"]] if item.get("PublicIpAddress") else [],
+    }
+
+
+def full(item: dict[str, Any]) -> dict[str, Any]:
+    """Return all that is worth knowing of a machine (``-F``)."""
+    return {
+        **brief(item),
+        "vpc": item.get("VpcId"),
+        "subnet": item.get("SubnetId"),
+        "zone": item.get("Placement", {}).get("AvailabilityZone"),
+        "groups": sorted(group["GroupName"] for group in item.get("SecurityGroups", [])),
+        "key": item.get("KeyName"),
+        "profile": item.get("IamInstanceProfile", {}).get("Arn"),
+        "launched": str(item.get("LaunchTime", "")),
+        "tags": {pair["Key"]: pair["Value"] for pair in item.get("Tags", [])},
+    }
+
+
+def image(platform: dict[str, Any]) -> dict[str, Any]:
+    """Return the machine image: the one of ``image.id``, else the newest by owner and name."""
+    wanted = platform["image"]
+    if wanted["id"]:
+        found = aws.call(platform, "ec2", "describe_images", ImageIds=[wanted["id"]])["Images"]
+    else:
+        found = aws.call(
+            platform,
+            "ec2",
+            "describe_images",
+            Owners=[wanted["owner"]],
+            Filters=[
+                {"Name": "name", "Values": [wanted["name"]]},
+                {"Name": "state", "Values": ["available"]},
+            ],
+        )["Images"]
+    if not found:
+        raise aws.CloudError(
+            f"no image {wanted['id'] or wanted['name']} of {wanted['owner']} in "
+            f"{platform['aws']['region']}; check platform.image"
+        )
+    newest: dict[str, Any] = max(found, key=lambda item: str(item.get("CreationDate", "")))
+    return newest
+
+
+def subnet(platform: dict[str, Any], name: str) -> str:
+    """Return the id of the subnet ``name``."""
+    found = aws.pages(
+        platform, "ec2", "describe_subnets", "Subnets", Filters=aws.mine(platform, name)
+    )
+    return str(_present(aws.one(found, "SubnetId", name), "subnet", name)["SubnetId"])
+
+
+def groups(platform: dict[str, Any], names: list[str]) -> list[str]:
+    """Return the ids of the security groups ``names``, in their order."""
+    found = aws.pages(
+        platform,
+        "ec2",
+        "describe_security_groups",
+        "SecurityGroups",
+        Filters=[*aws.mine(platform), {"Name": "group-name", "Values": names}],
+    )
+    ids = {item["GroupName"]: str(item["GroupId"]) for item in found}
+    return [_present(ids.get(name), "security group", name) for name in names]
+
+
+def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the elastic address ``name``, or None."""
+    answer = aws.call(platform, "ec2", "describe_addresses", Filters=aws.mine(platform, name))
+    return aws.one(answer["Addresses"], "PublicIp", name)
+
+
+def associate(platform: dict[str, Any], name: str, instance_id: str) -> str:
+    """Give the elastic address ``name`` to the instance if it has not got it; return it."""
+    found: dict[str, Any] = _present(address(platform, name), "elastic address", name)
+    if found.get("InstanceId") != instance_id:
+        aws.call(
+            platform,
+            "ec2",
+            "associate_address",
+            AllocationId=found["AllocationId"],
+            InstanceId=instance_id,
+            AllowReassociation=True,
+        )
+    return str(found["PublicIp"])
+
+
+def _present(found: Any, kind: str, name: str) -> Any:
+    if found is None:
+        raise aws.CloudError(
+            f"no {kind} named {name}; run `salt-run state.orchestrate orch.network` first"
+        )
+    return found
