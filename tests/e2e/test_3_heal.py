@@ -1,0 +1,51 @@
+"""A worker is lost, with its minion killed and its machine terminated; `up` makes it again."""
+
+import pytest
+
+from tests.e2e.conftest import make, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+def ready(platform) -> dict[str, bool]:
+    return {
+        node["metadata"]["name"]: any(
+            c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"]
+        )
+        for node in platform.kubectl("get", "nodes")["items"]
+    }
+
+
+def test_a_lost_worker_is_rebuilt(platform):
+    choice = sorted(platform.voter("tally")[0])[0]
+    before, _ = platform.voter("tally", f"vote:{choice}")
+    lost = platform.machines()["f1-worker-2"]["InstanceId"]
+    salt = "/opt/salt/bin/salt --out=txt f1-worker-2"
+    platform.on_master(f"{salt} cmd.run_bg 'systemctl kill -s KILL salt-minion'")
+    platform.ec2.terminate_instances(InstanceIds=[lost])
+    make("up", timeout=300)
+    rebuilt = platform.machines()["f1-worker-2"]
+    assert rebuilt["InstanceId"] != lost
+    wait_for(
+        "three Ready nodes", 60, lambda: (all((r := ready(platform)).values()) and len(r) == 3, r)
+    )
+    uid = {
+        node["metadata"]["name"]: node["spec"].get("providerID", "")
+        for node in platform.kubectl("get", "nodes")["items"]
+    }
+    assert sorted(uid) == ["f1-master", "f1-worker-1", "f1-worker-2"]
+    after = platform.voter("tally")[0]
+    assert after[choice] == before[choice] + 1, "no vote was lost with the worker"
+    wait_for(
+        "an app pod on the new worker", 60,
+        lambda: (
+            "f1-worker-2" in (
+                seen := [
+                    pod["spec"].get("nodeName")
+                    for pod in platform.kubectl("-n", "f1", "get", "pods", "-l", "app.kubernetes.io/name=vote")["items"]
+                    if pod["status"]["phase"] == "Running"
+                ]
+            ),
+            seen,
+        ),
+    )
