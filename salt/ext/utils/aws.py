@@ -76,7 +76,9 @@ def client(platform: dict[str, Any], service: str) -> Any:
             s3={"addressing_style": "path" if endpoint else "virtual"},
         )
         try:
-            _clients[key] = boto3.client(
+            # The stubs know boto3.client only by literal service names.
+            make: Any = boto3.client
+            _clients[key] = make(
                 service, region_name=knobs["region"], endpoint_url=endpoint, config=config
             )
         except (BotoCoreError, ValueError) as error:

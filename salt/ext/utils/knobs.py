@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import salt.pillar
 from salt.exceptions import SaltException
+
+import salt.pillar
 
 # Set by Salt's loader; absent when imported as a plain module.
 __opts__: dict[str, Any]
