@@ -150,3 +150,12 @@ def _present(found: Any, kind: str, name: str) -> Any:
             f"no {kind} named {name}; run `salt-run state.orchestrate orch.network` first"
         )
     return found
+
+
+def fleet(platform: dict[str, Any] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the salt-cloud map of the platform: profile → machine → its own values (none)."""
+    if platform is None:
+        platform = knobs.load(globals().get("__opts__"))["platform"]
+    name, count = platform["name"], platform["workers"]["count"]
+    workers: dict[str, dict[str, Any]] = {f"{name}-worker-{n}": {} for n in range(1, count + 1)}
+    return {"k3s-master": {f"{name}-master": {}}, "k3s-worker": workers}

@@ -8,9 +8,11 @@ A state describes what is there, notes each difference with its act, and finishe
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 from salt.exceptions import SaltException
+
+P = ParamSpec("P")
 
 
 class Steps:
@@ -51,16 +53,16 @@ def failed(name: str, error: Exception) -> dict[str, Any]:
     return {"name": name, "result": False, "changes": {}, "comment": str(error)}
 
 
-def guarded(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def guarded(function: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
     """Make a state function return its CloudError (or any SaltException) as a failed result."""
 
-    def state(name: str, **arguments: Any) -> dict[str, Any]:
+    @functools.wraps(function)
+    def state(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         try:
-            return function(name, **arguments)
+            return function(*args, **kwargs)
         except SaltException as error:
-            return failed(name, error)
+            return failed(str(args[0] if args else kwargs["name"]), error)
 
-    functools.update_wrapper(state, function)
-    # Salt reads the arguments it may pass from the signature.
+    # Salt reads the arguments that it may pass from the signature.
     state.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return state
