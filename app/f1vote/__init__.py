@@ -1,0 +1,1 @@
+"""The vote: one page, one vote per ballot, counted in Redis."""
