@@ -1,0 +1,122 @@
+"""
+What the lab tells the product: a pillar, and nothing else.
+
+`pillar` is all in which the lab differs from AWS. `cloud` is what the lab's cloud is told.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from lab.build import Manifest
+from lab.cloud.config import HOST_ADDRESS, Config, Image, Process, Publish, cache
+
+DOMAIN = "vote.f1.test"
+BROWSER = "f1.localhost"  # browsers lead every *.localhost to this machine
+REGISTRY_PORT = 5000
+REGISTRY = f"http://127.0.0.1:{REGISTRY_PORT}"
+PAGE = 8443
+
+
+def doors() -> Config:
+    """Return the configuration as far as it is known before anything is built: its ports."""
+    return Config(
+        publish=[
+            Publish(listen=f"127.0.0.1:{PAGE}", machine="f1-master", port=443),
+            Publish(listen="127.0.0.1:8080", machine="f1-master", port=80),
+        ],
+    )
+
+
+def cloud(manifest: Manifest, files: Path) -> Config:
+    """
+    Return the configuration of the lab's cloud.
+
+    ``files`` is the folder that `artifacts` filled; machines read it as they would a download
+    server. K3s's heavy programs are part of the machine image, read-only.
+    """
+    programs = str(manifest.k3s_bin_dir())
+    return dataclasses.replace(
+        doors(),
+        files=str(files),
+        images=[
+            Image(
+                mounts={programs: programs},
+                # No overlay on overlay: containerd and the kubelet need a real file system.
+                volumes=["/var/lib/rancher", "/var/lib/kubelet"],
+            )
+        ],
+        processes=[
+            _registry(manifest, "registry", f"127.0.0.1:{REGISTRY_PORT}"),
+            _registry(manifest, "registry-nodes", f"{HOST_ADDRESS}:{REGISTRY_PORT}"),
+        ],
+    )
+
+
+def _registry(manifest: Manifest, name: str, address: str) -> Process:
+    """
+    One door of the registry: Docker pushes in plain HTTP to loopback only, machines pull from
+    the lab's internet. Both doors lead to the same storage.
+    """
+    config = cache() / "registry" / f"{name}.yml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(
+        f"version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {config.parent}/data}}}}\n"
+        f"http: {{addr: '{address}'}}\n"
+    )
+    return Process(
+        name=name,
+        argv=[str(manifest.binary("registry", "registry")), "serve", str(config)],
+        ready_url=f"http://{address}/v2/",
+    )
+
+
+def pillar(
+    manifest: Manifest, config: Config, artifacts: dict[str, dict[str, str]], arch: str
+) -> dict[str, Any]:
+    """
+    Return the pillar of the lab's site.
+
+    ``artifacts`` maps ``k3s`` and ``airgap`` to their ``{url, sha256}``; ``arch`` is Debian's
+    name of this machine's architecture.
+    """
+    mirror = {"endpoint": [f"http://{HOST_ADDRESS}:{REGISTRY_PORT}"]}
+    images = {
+        name: {"name": manifest.image(name).name, "tag": manifest.image(name).tag,
+               "digest": manifest.image(name).digest}
+        for name in ("traefik", "redis")
+    }
+    python = manifest.image("python")
+    images["python"] = {
+        # The operator's Docker engine knows no mirror: it is told the registry itself.
+        "name": f"127.0.0.1:{REGISTRY_PORT}/{python.name.partition('/')[2]}",
+        "tag": python.tag,
+        "digest": python.digest,
+    }
+    return {
+        "platform": {
+            "domain": DOMAIN,
+            "aliases": [BROWSER],
+            "aws": {"endpoint_url": config.api_url, "s3_endpoint_url": config.s3_url},
+            "image": {"id": config.images[0].ami},
+            "operator": {"cidrs": [f"{HOST_ADDRESS}/32"]},
+            "dns": {"zone": "f1.test"},
+            "registry": {
+                "push": f"127.0.0.1:{REGISTRY_PORT}/f1/vote",
+                "pull": "docker.io/f1/vote",
+                "mirrors": {"docker.io": mirror},
+            },
+            "proof": {"url": f"https://127.0.0.1:{PAGE}", "verify_tls": False},
+        },
+        "versions": {
+            "k3s": {
+                "version": manifest.k3s_version,
+                arch: artifacts["k3s"],
+                "airgap": {arch: artifacts["airgap"]},
+            },
+            "images": images,
+        },
+    }
+
+
