@@ -52,7 +52,7 @@ class Pages:
         self.css_path = f"/style.{hashlib.sha256(self.css).hexdigest()[:12]}.css"
 
     def poll(self, language: str, asked: str | None, poll: Poll, results: Results) -> str:
-        """Return the page of ``poll``; ``asked`` is the language of the address, if it names one."""
+        """Return the page of ``poll``; ``asked`` is the language that the address names, if any."""
         state = state_of(poll, results.now)
         edge = poll.opens if state == "early" else poll.closes
         return self._render(

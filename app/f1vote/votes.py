@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Unreachable(Exception):
-    """Redis did not answer in time. A vote that was on its way may be counted; repeating is safe."""
+    """Redis did not answer. A vote that was on its way may be counted; repeating it is safe."""
 
 
 class Outcome(StrEnum):
@@ -56,7 +56,7 @@ class Votes:
 
     def __init__(self, url: str) -> None:
         # The pool makes a caller wait for a connection instead of opening more of them.
-        pool = aioredis.BlockingConnectionPool.from_url(
+        self._pool: Any = aioredis.BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
             timeout=2,
@@ -67,13 +67,13 @@ class Votes:
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),
             health_check_interval=15,
         )
-        self._redis = aioredis.Redis.from_pool(pool)
+        self._redis: Any = aioredis.Redis(connection_pool=self._pool)
         # Sent by its hash, and whole only when Redis does not know it (after a restart).
         self._script = self._redis.register_script(SCRIPT)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._redis.aclose()
+        await self._pool.aclose()
 
     async def ping(self) -> None:
         """Return if Redis answers; raise Unreachable otherwise."""
@@ -84,7 +84,7 @@ class Votes:
         Make ``code`` the vote of ``voter`` ('' withdraws it); return what happened and the code
         held before. Raises Unreachable; then the same call can be made again.
         """
-        answer = await _ask(
+        answer: Any = await _ask(
             self._script(
                 keys=[_votes(poll), _tally(poll)],
                 args=[voter, code, poll.opens, poll.closes, *poll.codes],
