@@ -1,0 +1,188 @@
+"""The child processes of k3s: started, watched, ended with it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+GRACE = 8  # seconds that children have to end by themselves
+SHOWN = 12  # last lines of a dead child's log
+POLL = 0.1  # seconds between two looks at anything waited for
+
+
+class Stopped(Exception):
+    """The process was asked to end (SIGTERM, SIGINT)."""
+
+
+class ChildDied(Exception):
+    """A child ended; the message holds its name, status and last log lines."""
+
+
+class TimedOut(Exception):
+    """Something did not happen in time; the message says what, and what was seen last."""
+
+
+class CommandFailed(Exception):
+    """A helper program failed; the message holds its last words."""
+
+
+def say(message: str) -> None:
+    """Write one line to the journal."""
+    print(f"k3s: {message}", file=sys.stderr, flush=True)
+
+
+def notify(message: str) -> None:
+    """Tell systemd, if it listens (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(message.encode(), address)
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a child gets to see: no secret, and not systemd's socket."""
+    return {
+        key: value
+        for key, value in environ.items()
+        if key != "NOTIFY_SOCKET" and not key.startswith("K3S_")
+    }
+
+
+def run(argv: Sequence[str | Path], deadline: float = 60, stdin: str | None = None) -> str:
+    """Run a helper program to its end and give what it wrote.
+
+    Raises:
+        CommandFailed: it failed or took longer than ``deadline`` seconds.
+    """
+    name = Path(argv[0]).name
+    try:
+        done = subprocess.run(
+            [str(part) for part in argv],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=deadline,
+            env=child_environment(os.environ),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(f"{name} took longer than {deadline:.0f} s") from error
+    except OSError as error:
+        raise CommandFailed(f"{name}: {error}") from error
+    if done.returncode:
+        tail = "\n".join(done.stdout.strip().splitlines()[-SHOWN:])
+        raise CommandFailed(f"{name} failed ({done.returncode}): {tail}")
+    return done.stdout
+
+
+class Supervisor:
+    """Children by name. Only the main thread may spawn: children die with their parent thread."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self.stop = threading.Event()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def catch_signals(self) -> None:
+        """Turn SIGTERM and SIGINT into ``stop``."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def log(self, name: str) -> Path:
+        """Where the output of this child goes; the former run's is kept beside it as ``.1``."""
+        return self.logs / f"{name}.log"
+
+    def spawn(self, name: str, argv: Sequence[str | Path]) -> None:
+        """Start a child that the kernel kills should k3s die without a word."""
+        log = self.log(name)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        with contextlib.suppress(FileNotFoundError):
+            log.rename(log.with_suffix(".log.1"))
+        private = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+        with os.fdopen(private, "wb") as out:
+            child = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *(str(part) for part in argv)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=child_environment(os.environ),
+            )
+        self._children[name] = child
+        say(f"started {name} ({child.pid}), log {log}")
+
+    def check(self) -> None:
+        """Look whether all is well.
+
+        Raises:
+            Stopped: the process is to end.
+            ChildDied: a child did.
+        """
+        if self.stop.is_set():
+            raise Stopped
+        for name, child in self._children.items():
+            status = child.poll()
+            if status is not None:
+                lines = self.log(name).read_text(errors="replace").splitlines()[-SHOWN:]
+                raise ChildDied(
+                    f"{name} ended with status {status}; the end of {self.log(name)}:\n"
+                    + "\n".join(f"  {line}" for line in lines)
+                )
+
+    def wait(self, what: str, probe: Callable[[], str | None], deadline: float) -> None:
+        """Call ``probe`` until it gives None; otherwise it gives what it sees.
+
+        Raises:
+            Stopped, ChildDied: see `check`.
+            TimedOut: ``deadline`` seconds have passed.
+        """
+        notify(f"STATUS=waiting for {what}")
+        start = time.monotonic()
+        told = start
+        while True:
+            self.check()
+            seen = probe()
+            if seen is None:
+                return
+            now = time.monotonic()
+            if now - start >= deadline:
+                raise TimedOut(f"waited {deadline:.0f} s for {what}; last seen: {seen}")
+            if now - told >= 10:
+                say(f"waiting for {what}: {seen}")
+                told = now
+            self.stop.wait(POLL)
+
+    def watch(self) -> None:
+        """Stay until something ends.
+
+        Raises:
+            Stopped, ChildDied: see `check`.
+        """
+        while True:
+            self.check()
+            self.stop.wait(1)
+
+    def end(self, last: Sequence[str] = ()) -> None:
+        """End every child, those named in ``last`` after the others. Pods are not children."""
+        self.stop.set()
+        first = [child for name, child in self._children.items() if name not in last]
+        then = [child for name, child in self._children.items() if name in last]
+        for group in (first, then):
+            for child in group:
+                child.terminate()
+            end = time.monotonic() + GRACE
+            for child in group:
+                try:
+                    child.wait(max(0.0, end - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
