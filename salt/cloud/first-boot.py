@@ -26,6 +26,7 @@ FETCH_SECONDS = 180
 MASTER_SECONDS = 300
 START_SECONDS = 120
 ATTEMPT_SECONDS = 30
+KEY_BITS = 3072
 
 ROOT = Path("/")
 LOG: list[TextIO] = []
@@ -62,7 +63,8 @@ def make_key(folder: Path, name: str) -> str:
     private, public = folder / f"{name}.pem", folder / f"{name}.pub"
     if not private.exists():
         new = folder / f".{name}.new"
-        run("ssh-keygen", "-q", "-t", "rsa", "-b", "3072", "-m", "PEM", "-N", "", "-f", str(new))
+        bits = str(KEY_BITS)
+        run("ssh-keygen", "-q", "-t", "rsa", "-b", bits, "-m", "PEM", "-N", "", "-f", str(new))
         openssh = new.with_name(new.name + ".pub")
         public.write_text(run("ssh-keygen", "-e", "-m", "PKCS8", "-f", str(openssh)))
         openssh.unlink()

@@ -69,12 +69,18 @@ def full(item: dict[str, Any]) -> dict[str, Any]:
         "vpc": item.get("VpcId"),
         "subnet": item.get("SubnetId"),
         "zone": item.get("Placement", {}).get("AvailabilityZone"),
-        "groups": sorted(group["GroupName"] for group in item.get("SecurityGroups", [])),
+        "groups": sorted({group["GroupName"] for group in _groups(item)}),
         "key": item.get("KeyName"),
         "profile": item.get("IamInstanceProfile", {}).get("Arn"),
         "launched": str(item.get("LaunchTime", "")),
         "tags": {pair["Key"]: pair["Value"] for pair in item.get("Tags", [])},
     }
+
+
+def _groups(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """A machine's groups are those of its interfaces; not every API repeats them above."""
+    interfaces = item.get("NetworkInterfaces", [])
+    return [*item.get("SecurityGroups", []), *(g for i in interfaces for g in i.get("Groups", []))]
 
 
 def image(platform: dict[str, Any]) -> dict[str, Any]:
