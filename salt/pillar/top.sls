@@ -6,3 +6,4 @@ base:
     - versions
     - site
     - app
+    - fleet

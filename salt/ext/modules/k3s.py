@@ -1,0 +1,221 @@
+"""
+K3s on this machine: its agent token, its unit, and the wait until it is ready.
+
+Paths and token format are K3s's (https://docs.k3s.io/cli/token):
+``K10<sha256 of the CA certificate>::<user>:<secret>``.
+"""
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from salt.exceptions import CommandExecutionError
+
+AGENT_TOKEN = Path("/var/lib/rancher/k3s/server/agent-token")
+TOKEN = re.compile(r"K10([0-9a-f]{64})::[a-z-]+:\S+")
+
+# Everything that K3s leaves on a machine, besides what `absent` unmounts and unlinks.
+LEFT = (
+    "/etc/rancher/k3s",
+    "/etc/rancher/node",
+    "/var/lib/rancher/k3s",
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/run/k3s",
+    "/run/flannel",
+)
+MOUNTED_UNDER = ("/run/k3s", "/var/lib/kubelet", "/var/lib/rancher/k3s", "/run/netns/cni-")
+LINKS = ("cni0", "flannel.1")
+
+# A unit that K3s's Restart=always brought up again this often will not come up by itself.
+RESTARTS = 5
+PAUSE = 0.3
+
+
+def __virtual__() -> bool | tuple[bool, str]:
+    if not shutil.which("systemctl"):
+        return False, "K3s runs as a systemd unit, and there is no systemctl"
+    return True
+
+
+def agent_token() -> str:
+    """
+    Return the token with which agents join; the mine of the server offers it to the workers.
+
+    Raises CommandExecutionError if K3s's server has not written it; the mine keeps what it has.
+    Called by hand the token would be stored in the job cache: use it in the mine only.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local k3s.agent_token
+    """
+    try:
+        token = AGENT_TOKEN.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise CommandExecutionError(
+            f"{AGENT_TOKEN} cannot be read ({error.strerror}): is k3s.service up?"
+        ) from None
+    if not TOKEN.fullmatch(token):
+        raise CommandExecutionError(f"{AGENT_TOKEN} holds no K10<hash>::<user>:<secret>")
+    return token
+
+
+def unit(name: str) -> dict[str, str]:
+    """
+    Return what systemd knows of the unit ``name`` (``k3s`` or ``k3s-agent``).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-master k3s.unit k3s
+    """
+    wanted = "ActiveState,SubState,Result,NRestarts,UnitFileState,Job,NeedDaemonReload"
+    said = _systemctl("show", f"--property={wanted}", f"{name}.service")
+    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+
+def start(name: str, restart: bool = False) -> None:
+    """
+    Enable the unit ``name`` and ask systemd to start (or restart) it, without waiting for it.
+
+    A Type=notify unit with no start timeout would otherwise hold the caller forever.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-worker-1 k3s.start k3s-agent restart=True
+    """
+    if unit(name).get("NeedDaemonReload") == "yes":
+        _systemctl("daemon-reload")
+    _systemctl("enable", "--quiet", f"{name}.service")
+    _systemctl("restart" if restart else "start", "--no-block", f"{name}.service")
+
+
+def wait_ready(name: str, deadline: float = 180) -> None:
+    """
+    Wait until the unit ``name`` says that it is ready, at most ``deadline`` seconds.
+
+    Raises CommandExecutionError with the unit's state and its last journal lines.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-master k3s.wait_ready k3s deadline=60
+    """
+    end = time.monotonic() + deadline
+    before = int(unit(name).get("NRestarts") or 0)
+    while True:
+        now = unit(name)
+        # While a restart is queued the unit is still the old, active one.
+        if now.get("ActiveState") == "active" and now.get("Job", "0") in ("", "0"):
+            return
+        restarts = int(now.get("NRestarts") or 0) - before
+        if restarts >= RESTARTS or time.monotonic() >= end:
+            cause = (
+                f"restarted {restarts} times" if restarts >= RESTARTS else f"waited {deadline:g} s"
+            )
+            raise CommandExecutionError(
+                f"{name}.service is not ready ({cause}); last seen: {now.get('ActiveState')}/"
+                f"{now.get('SubState')}, result {now.get('Result')}; last logged:\n{journal(name)}"
+            )
+        time.sleep(PAUSE)
+
+
+def journal(name: str, lines: int = 8) -> str:
+    """
+    Return the last ``lines`` log lines of the unit ``name``, tokens hidden.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-worker-1 k3s.journal k3s-agent lines=30
+    """
+    done = subprocess.run(
+        ["journalctl", "-q", "--no-pager", "-o", "cat", "-n", str(lines), "-u", f"{name}.service"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return TOKEN.sub("K10<hidden>", done.stdout).rstrip() or "nothing"
+
+
+def remains() -> list[str]:
+    """
+    Return what K3s has left on this machine: folders, mounts, network links.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-worker-1 k3s.remains
+    """
+    links = [name for name in LINKS if Path("/sys/class/net", name).exists()]
+    return [*(path for path in LEFT if Path(path).exists()), *_mounts(), *links]
+
+
+def clear() -> None:
+    """
+    End every pod of this machine and remove what K3s left: data, mounts, network links.
+
+    As K3s's own k3s-killall.sh and k3s-uninstall.sh do. The units must be stopped.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-worker-1 k3s.clear
+    """
+    for pid in _shims():
+        subprocess.run(["kill", "-KILL", str(pid)], capture_output=True, check=False)
+    for mount in sorted(_mounts(), reverse=True):
+        subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
+    for link in LINKS:
+        subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False)
+    for path in LEFT:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _systemctl(*arguments: str) -> str:
+    done = subprocess.run(
+        ["systemctl", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode:
+        raise CommandExecutionError(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _mounts() -> list[str]:
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    targets = (line.split(" ")[1].replace("\\040", " ") for line in lines)
+    return [target for target in targets if target.startswith(MOUNTED_UNDER)]
+
+
+def _shims() -> list[int]:
+    """Return the process groups' leaders of K3s's pods: shims, and all that came from them."""
+    parents: dict[int, int] = {}
+    found: set[int] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # it ended meanwhile
+        pid = int(folder.name)
+        parents[pid] = int(stat.rpartition(")")[2].split()[1])
+        if b"containerd-shim" in command and b"/run/k3s/containerd" in command:
+            found.add(pid)
+    grown = True
+    while grown:
+        children = {pid for pid, parent in parents.items() if parent in found} - found
+        found |= children
+        grown = bool(children)
+    return sorted(found)

@@ -1,0 +1,213 @@
+"""
+K3s on a machine: its secret, its token from the mine, its unit, its absence.
+
+No state here ever returns a secret: neither in ``changes`` nor in ``comment``, so that none gets
+into a highstate's output, the master's job cache or the minion's ``highstate.cache.p``.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from salt.exceptions import SaltException
+
+Result = dict[str, Any]
+
+__opts__: dict[str, Any]
+__salt__: dict[str, Any]
+
+MINE = "k3s_agent_token"
+TOKEN = re.compile(r"K10([0-9a-f]{64})::[a-z-]+:\S+")
+PAUSE = 0.5
+
+
+def secret_present(name: str) -> Result:
+    """
+    The file ``name`` holds a secret, made here (256 random bits) if there is none, and is 0600.
+
+    .. code-block:: yaml
+
+        /etc/rancher/k3s/agent-token:
+          k3s.secret_present: []
+    """
+    path = Path(name)
+    if not path.exists() or not path.read_text(encoding="ascii").strip():
+        return _written(path, secrets.token_hex(32), "made")
+    return _mode(path)
+
+
+def token_from_mine(name: str, master: str, server: str, deadline: float = 180) -> Result:
+    """
+    The file ``name`` (0600) holds the agent token which the mine of the minion ``master`` offers.
+
+    Waits at most ``deadline`` seconds for a token that belongs to the cluster behind ``server``
+    (``https://<address>:6443``): K3s's own check, the SHA-256 of what ``/cacerts`` gives.
+
+    .. code-block:: yaml
+
+        /etc/rancher/k3s/token:
+          k3s.token_from_mine:
+            - master: f1-master
+            - server: https://10.20.1.10:6443
+    """
+    end = time.monotonic() + deadline
+    path = Path(name)
+    while True:
+        token = (__salt__["mine.get"](master, MINE) or {}).get(master)
+        problem = _problem(token, server)
+        if token and not problem:
+            break
+        if __opts__["test"]:
+            return _result(name, None, {name: "would be written from the mine"}, problem)
+        if time.monotonic() >= end:
+            return _result(
+                name,
+                False,
+                {},
+                f"waited {deadline:g} s for {MINE} in the mine of {master}: {problem}. "
+                f"Check `systemctl status k3s` on {master} and that `{__opts__['id']}` is one of "
+                f"platform.workers; then `salt {master} saltutil.refresh_pillar` and "
+                f"`salt {master} mine.update`, and try again.",
+            )
+        time.sleep(PAUSE)
+    if path.exists() and path.read_text(encoding="ascii").strip() == token:
+        return _mode(path)
+    return _written(path, token, "written")
+
+
+def token_offered(name: str) -> Result:
+    """
+    The mine of this minion holds what the pillar's ``mine_functions`` say, as of now.
+
+    ``mine.update`` cannot tell whether anything differs, so neither can this: no changes.
+    """
+    if name not in __salt__["config.merge"]("mine_functions", {}):
+        return _result(name, False, {}, f"the pillar's mine_functions have no {name}")
+    if __opts__["test"]:
+        return _result(name, True, {}, "a plan sends nothing")
+    try:
+        # So that the mine says at once who fails to give what, instead of keeping the old value.
+        __salt__["k3s.agent_token"]()
+        # The minion itself may know an older pillar than this run: its own next update, an hour
+        # from now, must not bring an old list of workers back.
+        __salt__["saltutil.refresh_pillar"](wait=False)
+        __salt__["mine.update"]()
+    except SaltException as error:
+        return _result(name, False, {}, str(error))
+    return _result(name, True, {}, "offered to the workers")
+
+
+def running(name: str, deadline: float = 180) -> Result:
+    """
+    The unit ``name`` (``k3s`` or ``k3s-agent``) is enabled and ready, within ``deadline`` seconds.
+
+    Restarts when a state that it watches has changes.
+    """
+    try:
+        now = __salt__["k3s.unit"](name)
+        changes = {}
+        if now.get("UnitFileState") != "enabled":
+            changes["enabled"] = {"old": now.get("UnitFileState") or "no unit", "new": "enabled"}
+        if now.get("ActiveState") != "active":
+            changes["state"] = {"old": now.get("ActiveState"), "new": "active"}
+        if __opts__["test"]:
+            verdict = None if changes else True
+            return _result(name, verdict, changes, "would start" if changes else "runs")
+        if changes:
+            __salt__["k3s.start"](name)
+            __salt__["k3s.wait_ready"](name, deadline=deadline)
+    except SaltException as error:
+        return _result(name, False, {}, str(error))
+    return _result(name, True, changes, "started" if changes else "runs")
+
+
+def mod_watch(name: str, deadline: float = 180, **kwargs: Any) -> Result:
+    """Restart the unit ``name``: what it reads has changed."""
+    changes = {"state": {"old": "active", "new": "restarted"}}
+    if __opts__["test"]:
+        return _result(name, None, changes, "would restart")
+    try:
+        __salt__["k3s.start"](name, restart=True)
+        __salt__["k3s.wait_ready"](name, deadline=deadline)
+    except SaltException as error:
+        return _result(name, False, {}, str(error))
+    return _result(name, True, changes, "restarted")
+
+
+def absent(name: str) -> Result:
+    """Nothing of K3s is left on this machine: no pod, mount, network link or data."""
+    left = __salt__["k3s.remains"]()
+    if not left:
+        return _result(name, True, {}, "nothing is left")
+    changes = dict.fromkeys(left, "removed")
+    if __opts__["test"]:
+        return _result(name, None, changes, "would be removed")
+    __salt__["k3s.clear"]()
+    still = __salt__["k3s.remains"]()
+    if still:
+        return _result(name, False, {}, f"could not be removed: {', '.join(still)}")
+    return _result(name, True, changes, "removed")
+
+
+def _problem(token: Any, server: str) -> str:
+    """Say why ``token`` is of no use for the cluster behind ``server``; empty if it is."""
+    if not token:
+        return "it offers nothing to this minion"
+    found = TOKEN.fullmatch(token) if isinstance(token, str) else None
+    if not found:
+        return "what it offers is no K3s token (K10<hash>::<user>:<secret>)"
+    try:
+        shown = _ca(server)
+    except OSError as error:
+        return f"there is a token, but {server} does not answer ({error})"
+    if shown and hashlib.sha256(shown).hexdigest() != found[1]:
+        return f"its token is stale: it belongs to another cluster than {server}"
+    return ""
+
+
+def _ca(server: str) -> bytes:
+    """Return the CA certificate that ``server`` shows; empty if it shows none to strangers."""
+    # Not to be trusted, and not trusted: it is only compared with the hash in the token.
+    stranger = ssl._create_unverified_context()  # noqa: S323
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - always https
+            f"{server}/cacerts", timeout=3, context=stranger
+        ) as answer:
+            body = bytes(answer.read())
+    except urllib.error.HTTPError:
+        return b""
+    return body if b"BEGIN CERTIFICATE" in body else b""
+
+
+def _written(path: Path, secret: str, verb: str) -> Result:
+    if __opts__["test"]:
+        return _result(str(path), None, {str(path): f"would be {verb}"}, "")
+    new = path.with_name(f".{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(secret + "\n")
+    new.replace(path)
+    return _result(str(path), True, {str(path): verb}, "")
+
+
+def _mode(path: Path) -> Result:
+    mode = path.stat().st_mode & 0o7777
+    if mode == 0o600:
+        return _result(str(path), True, {}, "in place")
+    changes = {"mode": {"old": f"{mode:04o}", "new": "0600"}}
+    if __opts__["test"]:
+        return _result(str(path), None, changes, "")
+    path.chmod(0o600)
+    return _result(str(path), True, changes, "")
+
+
+def _result(name: str, result: bool | None, changes: dict[str, Any], comment: str) -> Result:
+    return {"name": name, "result": result, "changes": changes, "comment": comment}

@@ -1,0 +1,48 @@
+# K3s's server: the control plane, on the machine that also carries the Salt master.
+{%- from 'k3s/map.jinja' import k3s with context %}
+{%- from 'k3s/unit.jinja' import unit %}
+include:
+  - k3s.install
+
+/etc/rancher/k3s/agent-token:
+  k3s.secret_present:
+    - require:
+      - file: /etc/rancher/k3s
+
+/etc/rancher/k3s/config.yaml:
+  file.serialize:
+    - serializer: yaml
+    - mode: '0600'
+    - dataset:
+        node-name: {{ grains['id'] | json }}
+        node-ip: {{ k3s.master_ip | json }}
+        node-label: [f1.vote/role=server]
+        tls-san: [{{ k3s.master_ip | json }}]
+        write-kubeconfig-mode: '600'
+        agent-token-file: /etc/rancher/k3s/agent-token
+        # The ingress is our own, the same in every cloud (k8s/ingress).
+        disable: [traefik, servicelb, metrics-server]
+    - require:
+      - file: /etc/rancher/k3s
+
+{{ unit('k3s', 'server', k3s.images_file) }}
+    - watch:
+      - artifact: /usr/local/bin/k3s
+      - file: /etc/rancher/k3s/config.yaml
+      - file: /etc/rancher/k3s/registries.yaml
+      - file: /etc/systemd/system/k3s.service
+      - k3s: /etc/rancher/k3s/agent-token
+
+# Before the workers hear of the token: a new machine joins under the name of the old one only
+# once that node is gone.
+nodes without a machine:
+  kube.nodes_pruned:
+    - nodes: {{ k3s.labels.keys() | list | json }}
+    - machines: {{ pillar.get('machines', {}) | json }}
+    - require:
+      - k3s: k3s
+
+k3s_agent_token:
+  k3s.token_offered:
+    - require:
+      - kube: nodes without a machine
