@@ -1,0 +1,3 @@
+module f1-vote.lab/modules/pause
+
+go 1.26.5
