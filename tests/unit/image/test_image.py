@@ -180,7 +180,7 @@ def test_another_content_is_another_image(image, app):
 
 def test_a_push_that_failed_in_the_stream_is_a_failure(image, engine, tmp_path):
     engine.push_error = {"errorDetail": {"message": "denied: requested access"}, "error": "denied"}
-    with pytest.raises(SaltException, match="cannot be pushed .*denied; run `docker login 127"):
+    with pytest.raises(SaltException, match=r"cannot be pushed .*denied; run `docker login 127"):
         image.present()
     assert not (tmp_path / "state").exists()
 
