@@ -46,9 +46,9 @@ COMMANDS = {
 UNUSED = (
     "bin",  # commands of the packages, for the builder's interpreter
     "libcloud",  # clouds are made from the operator's machine
-    "virtualenv",  # each carries wheels of pip
-    "setuptools/_vendor/wheel",
-    "pygments/lexers",
+    "virtualenv",  # carries wheels of pip
+    # Optional to Salt, and compiled here: never the same bytes twice.
+    "timelib.*.so",
 )
 _LAUNCHER = """\
 #!/usr/bin/python3 -sEI
@@ -169,12 +169,13 @@ def _install(tree: Path) -> None:
     command = [_python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--no-input", "--no-deps", "--require-hashes", "--no-compile"]
     _run([*command, "--target", str(lib), "--requirement", str(LOCK)])
-    for name in UNUSED:
-        shutil.rmtree(lib / name, ignore_errors=True)
-    for tests in [*lib.rglob("tests"), *lib.rglob("test")]:
-        # A test *suite*; salt.modules.test and its like are files.
-        if tests.is_dir():
-            shutil.rmtree(tests)
+    # Test suites are folders; salt.modules.test and its like are files.
+    suites = [path for name in ("tests", "test") for path in lib.rglob(name) if path.is_dir()]
+    for unused in [*(path for pattern in UNUSED for path in lib.glob(pattern)), *suites]:
+        if unused.is_dir():
+            shutil.rmtree(unused)
+        else:
+            unused.unlink(missing_ok=True)
     for record in lib.glob("*.dist-info/RECORD"):
         # It lists what was removed, and nothing on a machine reads it.
         record.unlink()
