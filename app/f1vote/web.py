@@ -169,7 +169,8 @@ class _Site:
         try:
             await self.votes.ping()
         except Unreachable as error:
-            return text(f"redis: {error}\n", status=503)
+            logger.warning("redis: %s", error)
+            return text("redis does not answer\n", status=503)
         return text("ok\n")
 
     async def version(self, _: Request) -> HTTPResponse:
