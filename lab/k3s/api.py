@@ -118,7 +118,7 @@ class Api:
             answer = {"text": str(answer)}
         if response.status >= 400:
             message = str(answer.get("message") or answer.get("text") or response.reason)
-            raise ApiError(f"{method} {path}", response.status, message[:300])
+            raise ApiError(f"{method} {path}", response.status, message[:2000])
         return answer
 
     def get(self, path: str) -> Object:

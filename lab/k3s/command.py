@@ -26,7 +26,7 @@ FAILURES = (
     tokens.TokenError,
     join.JoinRefused,
     node.NodeRefused,
-    host.Locked,
+    OSError,
 )
 
 

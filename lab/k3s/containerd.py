@@ -126,12 +126,17 @@ def import_images(paths: Iterable[Path], marks: Path, load: Callable[[Path], Non
 
 
 class Images:
-    """Waits for containerd and imports ``agent/images`` behind the back of the start."""
+    """Imports ``agent/images`` behind the back of the start.
+
+    Small archives as soon as containerd answers, large ones when they are waited for: unpacking
+    takes seconds of both cores, which the API server and kubelet have better use for until then.
+    """
 
     def __init__(self, supervisor: Supervisor, agent_dir: Path) -> None:
         self._supervisor = supervisor
         self._agent_dir = agent_dir
         self._small = threading.Event()
+        self._large = threading.Event()
         self._all = threading.Event()
         self._error: Exception | None = None
         threading.Thread(target=self._work, daemon=True).start()
@@ -144,6 +149,7 @@ class Images:
             small = [path for path in paths if path.stat().st_size < SMALL]
             import_images(small, marks, _import)
             self._small.set()
+            self._large.wait()
             import_images(paths[len(small) :], marks, _import)
             self._all.set()
         except Exception as error:  # handed to whoever waits
@@ -162,5 +168,6 @@ class Images:
         self._wait(self._small, "containerd and its small image archives")
 
     def wait_all(self) -> None:
-        """Wait for every archive."""
+        """Import the large archives and wait for them."""
+        self._large.set()
         self._wait(self._all, "the images of agent/images")

@@ -101,6 +101,10 @@ def check(components: Path, names: Iterable[str]) -> None:
         problems.append(
             f"{CNI_PLUGINS}/bridge is missing: apt-get install containernetworking-plugins"
         )
+    try:
+        socket.gethostbyname("localhost")
+    except OSError:
+        problems.append("`localhost` does not resolve: /etc/hosts needs `127.0.0.1 localhost`")
     if problems:
         raise ConfigError(problems)
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,14 @@ class Pki:
         admin_file = self.cred / "super-admin.conf"
         if not admin_file.exists():
             part = self.server_dir / "cred.part"
-            command = [self._kubeadm, *"init phase kubeconfig all --config".split()]
-            run([*command, self._config, "--kubeconfig-dir", part])
-            part.rename(self.cred)
+            shutil.rmtree(part, ignore_errors=True)
+            phase = ["init", "phase", "kubeconfig", "all", f"--kubeconfig-dir={part}"]
+            run([self._kubeadm, *phase, f"--config={self._config}"])
+            self.cred.mkdir(exist_ok=True)
+            # The one that is looked for goes last.
+            for path in sorted(part.glob("*.conf"), key=lambda path: path.name == admin_file.name):
+                path.rename(self.cred / path.name)
+            part.rmdir()
         for path in self.cred.glob("*.conf"):
             data = yaml.safe_load(path.read_text())
             if data["clusters"][0]["cluster"]["server"] != self.local_url:

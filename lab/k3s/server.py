@@ -164,7 +164,8 @@ def start(supervisor: Supervisor, settings: Settings, components: Path, kubernet
         try:
             api.get("/readyz")
         except (ApiError, Unreachable) as error:
-            return str(error)
+            failing = [line for line in str(error).splitlines() if line.startswith("[-]")]
+            return ", ".join(failing) or str(error).splitlines()[0]
         return None
 
     supervisor.wait("kube-apiserver", ready, API_DEADLINE)

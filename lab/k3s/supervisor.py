@@ -13,6 +13,8 @@ from pathlib import Path
 
 GRACE = 8  # seconds that children have to end by themselves
 SHOWN = 12  # last lines of a dead child's log
+# The kernel ends a child when the thread that started it does.
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 POLL = 0.1  # seconds between two looks at anything waited for
 
 
@@ -65,7 +67,7 @@ def run(argv: Sequence[str | Path], deadline: float = 60, stdin: str | None = No
     name = Path(argv[0]).name
     try:
         done = subprocess.run(
-            [str(part) for part in argv],
+            [*DIE_WITH_PARENT, *(str(part) for part in argv)],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             stdout=subprocess.PIPE,
@@ -86,7 +88,7 @@ def run(argv: Sequence[str | Path], deadline: float = 60, stdin: str | None = No
 
 
 class Supervisor:
-    """Children by name. Only the main thread may spawn: children die with their parent thread."""
+    """Children by name. Only a thread that lives as long as k3s may spawn: the main one."""
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
@@ -103,7 +105,7 @@ class Supervisor:
         return self.logs / f"{name}.log"
 
     def spawn(self, name: str, argv: Sequence[str | Path]) -> None:
-        """Start a child that the kernel kills should k3s die without a word."""
+        """Start a child."""
         log = self.log(name)
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         with contextlib.suppress(FileNotFoundError):
@@ -111,7 +113,7 @@ class Supervisor:
         private = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         with os.fdopen(private, "wb") as out:
             child = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *(str(part) for part in argv)],
+                [*DIE_WITH_PARENT, *(str(part) for part in argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
