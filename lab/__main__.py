@@ -10,7 +10,6 @@ The lab around one run of the platform; `make` calls it.
 
 import argparse
 import hashlib
-import os
 import platform
 import shutil
 import sys
@@ -23,6 +22,7 @@ import yaml
 
 from lab import build, cloud, site
 from lab.build import publish
+from lab.cloud.config import home
 from lab.k3s import pack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,8 +52,9 @@ def prepare() -> None:
     if problems:
         raise SystemExit("\n".join(["nothing was touched; put this right first:", *problems]))
     STATE.mkdir(mode=0o700, exist_ok=True)
+    _claim()
     manifest = stage("build", "Kubernetes, Traefik and more from Go modules (cached)", build.build)
-    files = cloud.home() / "files"
+    files = home() / "files"
     artifacts = lay_out(manifest, files)
     config = site.cloud(manifest, files)
     stage("cloud", "Docker engine, machine image, EC2 API, network", lambda: cloud.start(config))
@@ -63,6 +64,27 @@ def prepare() -> None:
     text = yaml.safe_dump(made, sort_keys=False)
     (STATE / "pillar" / "site.sls").write_text(f"# Written by `python -m lab prepare`.\n{text}")
     (STATE / "env").write_text(ENVIRONMENT.format(root=ROOT))
+
+
+def _claim() -> None:
+    """
+    Make the one lab of this machine this checkout's.
+
+    What the operator remembers (keys, known hosts) lies in the checkout; without it the machines
+    of a lab are strangers. The remains of another checkout's lab are removed, a running one not.
+    """
+    owner = home() / "owner"
+    if home().exists() and (not owner.exists() or owner.read_text() != str(STATE)):
+        if cloud.status()["running"]:
+            whose = owner.read_text() if owner.exists() else "somebody"
+            raise SystemExit(f"lab: the lab of {whose} runs on this machine; `make down` it first")
+        print("  the remains of an earlier lab are removed")
+        cloud.down()
+    if not home().exists():
+        shutil.rmtree(STATE, ignore_errors=True)
+        STATE.mkdir(mode=0o700)
+    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner.write_text(str(STATE))
 
 
 def _machine() -> list[str]:
@@ -81,7 +103,7 @@ def lay_out(manifest: build.Manifest, files: Path) -> dict[str, dict[str, str]]:
     (files / "k3s").write_bytes(k3s)
     airgap = manifest.airgap()
     target = files / airgap.path.name
-    if not target.exists() or not os.path.samefile(target, airgap.path):
+    if not target.exists() or not target.samefile(airgap.path):
         target.unlink(missing_ok=True)
         try:
             target.hardlink_to(airgap.path)
@@ -98,9 +120,7 @@ def fill_registry(manifest: build.Manifest) -> None:
     """Push what the lab's "Docker Hub" offers, under the digests that the pillar pins."""
     for name in ("traefik", "redis", "python"):
         image = manifest.image(name)
-        digest = publish.push(
-            image.path, site.REGISTRY, image.name.partition("/")[2], image.tag
-        )
+        digest = publish.push(image.path, site.REGISTRY, image.name.partition("/")[2], image.tag)
         if digest != image.digest:
             raise SystemExit(f"registry: {image.name} is {digest} there and {image.digest} here")
 
@@ -125,7 +145,7 @@ def status() -> None:
 
 def logs() -> None:
     """Print the last lines of every log of the lab."""
-    for file in sorted((cloud.home() / "log").glob("*")):
+    for file in sorted((home() / "log").glob("*")):
         print(f"== {file}")
         print("\n".join(file.read_text(errors="replace").splitlines()[-20:]))
 
@@ -140,14 +160,15 @@ def down() -> None:
 def main() -> None:
     """Run the command named on the command line."""
     commands = {f.__name__: f for f in (prepare, ready, status, logs, down)}
-    parser = argparse.ArgumentParser(prog="lab", description=__doc__.splitlines()[1])
+    parser = argparse.ArgumentParser(prog="lab", description=(__doc__ or "").splitlines()[1])
     parser.add_argument("command", choices=commands)
     try:
         commands[parser.parse_args().command]()
-    except (build.BuildError, cloud.CloudError) as error:
+    except (build.BuildError, cloud.LabError) as error:
         sys.exit(f"lab: {error}")
     except KeyboardInterrupt:
         sys.exit("lab: interrupted; `make up` goes on from here, `make down` removes it")
 
 
-main()
+if __name__ == "__main__":
+    main()

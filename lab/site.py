@@ -83,8 +83,11 @@ def pillar(
     """
     mirror = {"endpoint": [f"http://{HOST_ADDRESS}:{REGISTRY_PORT}"]}
     images = {
-        name: {"name": manifest.image(name).name, "tag": manifest.image(name).tag,
-               "digest": manifest.image(name).digest}
+        name: {
+            "name": manifest.image(name).name,
+            "tag": manifest.image(name).tag,
+            "digest": manifest.image(name).digest,
+        }
         for name in ("traefik", "redis")
     }
     python = manifest.image("python")
@@ -118,5 +121,3 @@ def pillar(
             "images": images,
         },
     }
-
-
