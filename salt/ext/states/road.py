@@ -18,6 +18,11 @@ def checked(name: str) -> Result:
     return _run(name, "check.everything")
 
 
+def imaged(name: str) -> Result:
+    """The registry holds the app's image, the pillar its digest."""
+    return _run(name, "image.present", test=bool(__opts__["test"]))
+
+
 def pushed(name: str) -> Result:
     """The Salt master holds this tree and this pillar."""
     return _run(name, "master.push", test=bool(__opts__["test"]))
