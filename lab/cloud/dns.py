@@ -24,12 +24,11 @@ _MAKERS: dict[str, Callable[[str], object]] = {
 
 def private_zone(view: View) -> Zones:
     """The names a VPC's resolver gives its machines."""
-    names = {(f"{m.hostname}.", "A"): (60, (str(m.address),)) for m in view.machines if m.hostname}
-    names |= {
-        (f"{m.public_hostname}.", "A"): (60, (str(m.address),))
-        for m in view.machines
-        if m.public_hostname
-    }
+    names: Records = {}
+    for machine in view.machines:
+        for name in (machine.hostname, machine.public_hostname):
+            if name:
+                names[(f"{name}.", "A")] = (60, (str(machine.address),))
     return {"internal.": names}
 
 

@@ -163,9 +163,9 @@ def bounding_set() -> int:
 
 
 def privileges(mask: int) -> dict[str, Any]:
-    """Arguments of ``containers.create`` that let systemd and a container runtime work.
+    """Keys of the engine API's HostConfig that let systemd and a container runtime work.
 
-    ``--privileged`` asks for every capability and is refused where one is withheld from the
+    ``Privileged`` asks for every capability and is refused where one is withheld from the
     whole machine; there, what can be had is listed one by one.
 
     Args:
@@ -173,9 +173,12 @@ def privileges(mask: int) -> dict[str, Any]:
     """
     wanted = (1 << len(CAPABILITIES)) - 1
     if mask & wanted == wanted:
-        return {"privileged": True}
+        return {"Privileged": True}
+    kmsg = {"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg", "CgroupPermissions": "rwm"}
     return {
-        "cap_add": [name for bit, name in enumerate(CAPABILITIES) if mask >> bit & 1],
-        "security_opt": ["seccomp=unconfined", "systempaths=unconfined", "apparmor=unconfined"],
-        "devices": ["/dev/kmsg:/dev/kmsg:rwm"],
+        "CapAdd": [name for bit, name in enumerate(CAPABILITIES) if mask >> bit & 1],
+        "SecurityOpt": ["seccomp=unconfined", "apparmor=unconfined"],
+        "MaskedPaths": [],
+        "ReadonlyPaths": [],
+        "Devices": [kmsg],
     }

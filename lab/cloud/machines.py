@@ -18,6 +18,7 @@ from lab.cloud.model import Machine, View
 log = logging.getLogger("machines")
 
 INSTANCE_LABEL = "f1.instance"
+OURS = {"label": [f"{LABEL}=1", INSTANCE_LABEL]}
 STOP_TIMEOUT = 20  # seconds systemd has to go down
 POWERED_OFF = 130  # exit code of a container whose init called reboot(POWER_OFF or HALT)
 
@@ -58,12 +59,12 @@ class Driver:
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """The lab's containers by instance id, as the engine lists them."""
-        found = self.engine.api.containers(all=True, filters={"label": f"{LABEL}=1"})
-        return {c["Labels"].get(INSTANCE_LABEL, c["Id"]): c for c in found}
+        found = self.engine.api.containers(all=True, filters=OURS)
+        return {c["Labels"][INSTANCE_LABEL]: c for c in found}
 
     def watch(self) -> None:
         """Wake whenever one of the containers ends; returns only if the engine does."""
-        filters = {"label": f"{LABEL}=1", "type": "container", "event": ["die"]}
+        filters = OURS | {"type": "container", "event": ["die"]}
         for _ in self.engine.events(decode=True, filters=filters):
             self.wake()
 
@@ -113,7 +114,7 @@ class Driver:
             except Exception as error:
                 failed = True
                 self.errors[instance] = str(error)
-                log.exception("%s: %s failed", instance, step)
+                log.exception("%s: a step failed", instance)
             finally:
                 with self._lock:
                     self._busy.discard(instance)
@@ -128,22 +129,24 @@ class Driver:
             Mount(guest, host, type="bind", read_only=True) for host, guest in image.mounts.items()
         ]
         mounts += [Mount(path, None, type="volume", labels={LABEL: "1"}) for path in image.volumes]
-        container = self.engine.containers.create(
+        host = self.engine.api.create_host_config(
+            network_mode="none",
+            mounts=mounts,
+            tmpfs={"/run": "exec,mode=755", "/tmp": "exec,mode=1777"},  # noqa: S108
+            log_config=LogConfig(type="json-file", config={"max-size": "4m"}),
+        )
+        host |= self._privileges | {"CgroupnsMode": "private"}
+        container = self.engine.api.create_container(
             tag,
             name=container_name(machine.id),
             hostname=machine.hostname.split(".")[0],
             labels={LABEL: "1", INSTANCE_LABEL: machine.id, "f1.name": machine.name},
-            network_mode="none",
-            cgroupns="private",
-            tmpfs={"/run": "exec,mode=755", "/tmp": "exec,mode=1777"},  # noqa: S108
-            mounts=mounts,
             stop_signal="SIGRTMIN+3",
             tty=True,
-            log_config=LogConfig(type="json-file", config={"max-size": "4m"}),
-            **self._privileges,
+            host_config=host,
         )
         self._reboots[machine.id] = machine.reboots
-        self._power_on(machine, str(container.id))
+        self._power_on(machine, container["Id"])
         log.info("%s (%s) started as %s", machine.id, machine.name, machine.address)
 
     def _power_on(self, machine: Machine, container: str) -> None:
@@ -195,7 +198,7 @@ class Driver:
 def remove_all(engine: docker.DockerClient) -> list[str]:
     """Remove every container and volume that carries the lab's label; tell what there was."""
     removed = []
-    for container in engine.api.containers(all=True, filters={"label": f"{LABEL}=1"}):
+    for container in engine.api.containers(all=True, filters=OURS):
         engine.api.remove_container(container["Id"], force=True, v=True)
         removed.append(f"container {container['Names'][0].lstrip('/')}")
     for volume in engine.volumes.list(filters={"label": f"{LABEL}=1"}):

@@ -1,6 +1,6 @@
 """What the API says the cloud should be, as plain data: the border between moto and the lab."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 
@@ -53,7 +53,7 @@ class Machine:
     public_hostname: str = ""
     key_name: str | None = None
     public_key: str | None = None
-    user_data: bytes | None = None
+    user_data: bytes | None = field(default=None, repr=False)  # may hold secrets
     tokens_required: bool = False
     hop_limit: int = 1
     metadata_enabled: bool = True

@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -31,7 +32,8 @@ MASKED = """
 console-getty.service getty@.service systemd-logind.service systemd-udevd.service
 systemd-networkd.service systemd-resolved.service systemd-firstboot.service
 apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
-cloud-init-hotplugd.socket
+cloud-init-hotplugd.socket e2scrub_reap.service sys-kernel-debug.mount
+sys-kernel-tracing.mount dev-hugepages.mount
 """.split()  # noqa: SIM905
 DISABLED = ["containerd.service", "nftables.service"]
 
@@ -46,6 +48,7 @@ REMOVED = [
     "usr/share/man/*",
     "usr/share/locale/*",
     "usr/sbin/policy-rc.d",
+    "usr/lib/sysctl.d/*.conf",  # they would set the host's kernel
 ]
 FILES = {
     "etc/hostname": "localhost\n",
@@ -159,11 +162,15 @@ def ensure(engine: docker.DockerClient, cache: Path, say: Callable[[str], None] 
             if old != tar:
                 old.unlink()
     say("loading the machine image into Docker")
-    changes = ['CMD ["/sbin/f1-entry"]', "LABEL f1.lab=1"]
+    changes = ['CMD ["/sbin/f1-entry"]']
     with tar.open("rb") as stream:
         answer = engine.api.import_image(
             src=stream, repository=REPOSITORY, tag=name, changes=changes
         )
     if "sha256:" not in str(answer):
         raise ImageError(f"Docker refused the machine image {tar}: {answer}")
+    for old in engine.images.list(REPOSITORY):
+        for stale in set(old.tags) - {tag}:
+            with suppress(docker.errors.APIError):  # a machine may still run on it
+                engine.images.remove(stale)
     return tag
