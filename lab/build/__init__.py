@@ -1,0 +1,25 @@
+"""
+Builds all that the lab runs: programs from Go modules, images from them and from Debian.
+
+    from lab import build
+    manifest = build.build()                       # builds what is missing
+    manifest.binary("kubernetes", "kubelet")       # a path in the cache
+    manifest.image("traefik").digest
+    manifest.airgap().sha256
+    manifest.k3s_bin_dir()
+"""
+
+from lab.build.errors import BuildError
+from lab.build.everything import build, manifest, preflight
+from lab.build.manifest import Archive, Image, Manifest, Program
+
+__all__ = [
+    "Archive",
+    "BuildError",
+    "Image",
+    "Manifest",
+    "Program",
+    "build",
+    "manifest",
+    "preflight",
+]

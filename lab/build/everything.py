@@ -1,0 +1,168 @@
+"""Builds all of it, in an order that keeps two cores busy."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from lab.build import cache, commands, compile, images, oci, rootfs, toolchain
+from lab.build.errors import BuildError
+from lab.build.families import FAMILIES, Family
+from lab.build.manifest import Archive, Image, Manifest, Program
+from lab.build.progress import Progress
+from lab.build.rootfs import ROOTFS, Rootfs
+from lab.build.toolchain import Go
+
+# What a build of everything from nothing needs, measured: modules, compiled packages, programs,
+# images. It shrinks with what is built already.
+DISK = 12 << 30
+
+# What the k3s stand-in starts.
+K3S_FAMILIES = ("kubernetes", "kine", "netagent")
+
+
+def preflight() -> list[str]:
+    """Return what stands in the way of `build`, each with its fix; nothing is changed."""
+    problems = []
+    go = toolchain.installed()
+    families = [f for f in FAMILIES if not go or not compile.place(f, go).exists()]
+    systems = [r for r in ROOTFS if not rootfs.place(r).exists()]
+    if systems and os.geteuid():
+        problems.append("root: Debian's packages can be installed into an image by root only")
+    if systems and not shutil.which("debootstrap"):
+        problems.append("debootstrap: it is missing; apt-get install debootstrap")
+    total = sum(f.seconds for f in FAMILIES) + sum(r.seconds for r in ROOTFS)
+    missing = sum(f.seconds for f in families) + sum(r.seconds for r in systems)
+    need = DISK * missing // total
+    cache.root().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache.root()).free
+    if free < need:
+        problems.append(
+            f"disk: {need / 1e9:.1f} GB are needed under {cache.root()} and {free / 1e9:.1f} GB "
+            "are free; make room, or set F1_CACHE to a folder on a larger disk"
+        )
+    return problems
+
+
+def build(families: Iterable[Family] = FAMILIES) -> Manifest:
+    """
+    Build what is missing; return what there is.
+
+    Modules are downloaded while the family before compiles, and Debian's packages installed
+    beside both. An interrupted build goes on where it was: compiled packages are kept.
+
+    Raises:
+        BuildError: with the name of what failed, the command and the end of its output.
+    """
+    if problems := preflight():
+        raise BuildError("nothing was built; put this right first:\n" + "\n".join(problems))
+    compile_all(families, ROOTFS)
+    return _pack(toolchain.find())
+
+
+def compile_all(families: Iterable[Family], systems: Iterable[Rootfs]) -> None:
+    """Build programs and root file systems, as far as they are missing."""
+    commands.stopped.clear()
+    go = toolchain.find()
+    todo = [f for f in families if not compile.place(f, go).exists()]
+    systems = [r for r in systems if not rootfs.place(r).exists()]
+    progress = Progress({f.name: f.seconds for f in todo} | {_step(r): r.seconds for r in systems})
+    with ThreadPoolExecutor(1) as downloads, ThreadPoolExecutor(1) as installs:
+        fetched = [(f, downloads.submit(compile.fetch, f, go)) for f in todo]
+        installed = [installs.submit(_install, r, progress) for r in systems]
+        try:
+            for family, packages in fetched:
+                _compile(family, go, packages, progress)
+            for future in installed:
+                future.result()
+        except BaseException:
+            commands.stop()
+            raise
+
+
+def _compile(family: Family, go: Go, fetched: Future[int], progress: Progress) -> None:
+    with progress.step(family.name, f"{family.version} {' '.join(family.programs)}".strip()):
+        packages, compiled = fetched.result(), 0
+
+        def count() -> None:
+            nonlocal compiled
+            compiled += 1
+            progress.advance(family.name, min(compiled / packages, 0.95))
+
+        compile.build(family, go, count)
+
+
+def _install(system: Rootfs, progress: Progress) -> None:
+    with progress.step(_step(system), f"Debian {rootfs.SUITE} with {' '.join(system.packages)}"):
+        rootfs.build(system)
+
+
+def _step(system: Rootfs) -> str:
+    return f"{system.name}-base"
+
+
+def manifest() -> Manifest:
+    """
+    Return what was built, without building anything.
+
+    Raises:
+        BuildError: something is missing.
+    """
+    go = toolchain.installed()
+    missing = [f.name for f in FAMILIES if not go or not compile.place(f, go).exists()]
+    missing += [_step(r) for r in ROOTFS if not rootfs.place(r).exists()]
+    if missing or not go:
+        raise BuildError(f"not built: {', '.join(missing)}; run `python -m lab.build`")
+    return _pack(go)
+
+
+def _pack(go: Go) -> Manifest:
+    """Make of programs and root file systems what is missing: seconds, not minutes."""
+    places = {family.name: compile.place(family, go) for family in FAMILIES}
+    versions = {family.name: family.version for family in FAMILIES}
+    systems = {system.name: rootfs.place(system) for system in ROOTFS}
+
+    def program(family: str, name: str) -> Path:
+        return places[family] / name
+
+    made = {}
+    for name, recipe in images.hub(program, systems.__getitem__, versions).items():
+        layout = images.build(name, recipe)
+        digest = oci.read_layout(layout).digest
+        made[name] = Image(recipe.name, recipe.tag, digest, layout)
+    packaged = images.packaged(program, systems.__getitem__, versions)
+    layouts = [images.build(name, recipe) for name, recipe in packaged.items()]
+    programs = tuple(
+        Program(family.name, name, places[family.name] / name, made_sum, family.version)
+        for family in FAMILIES
+        for name, made_sum in cache.read_sums(places[family.name]).items()
+    )
+    return Manifest(
+        programs,
+        made,
+        _airgap(layouts),
+        _k3s_programs([p for p in programs if p.family in K3S_FAMILIES]),
+        f"{versions['kubernetes']}+k3s1",
+    )
+
+
+def _airgap(layouts: list[Path]) -> Archive:
+    name = f"k3s-airgap-images-{toolchain.arch()}.tar"
+
+    def make(folder: Path) -> None:
+        oci.write_archive(folder / name, layouts)
+        cache.write_sums(folder)
+
+    digests = [oci.read_layout(layout).digest for layout in layouts]
+    key = cache.key(Path(oci.__file__).read_bytes(), *digests)
+    folder = cache.artifact("airgap", key, make)
+    return Archive(folder / name, cache.read_sums(folder)[name])
+
+
+def _k3s_programs(programs: list[Program]) -> Path:
+    def make(folder: Path) -> None:
+        for program in programs:
+            cache.link(program.path, folder / program.name)
+
+    return cache.artifact("k3s", cache.key(*(f"{p.name} {p.sha256}" for p in programs)), make)

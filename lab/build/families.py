@@ -1,0 +1,111 @@
+"""What is built from Go modules. One more family: a folder in `lab/modules`, an entry here."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULES = Path(__file__).resolve().parents[1] / "modules"
+
+
+@dataclass(frozen=True)
+class Family:
+    """
+    The programs of one ``go.mod``.
+
+    ``module`` is the one whose version the family carries; ``stamps`` are the Go variables that
+    programs tell their version from, as values of the linker's ``-X``; ``seconds`` is what a cold
+    build took on two cores after the families above it (docs/evidence/builds.md), for the ETA.
+    """
+
+    name: str
+    programs: tuple[str, ...]
+    seconds: int
+    module: str = ""
+    stamps: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder of its ``go.mod``."""
+        return self.folder or MODULES / self.name
+
+    @property
+    def version(self) -> str:
+        """The version of what it builds; empty where all of it is ours."""
+        if not self.module:
+            return ""
+        text = (self.path / "go.mod").read_text()
+        found = re.search(rf"\s{re.escape(self.module)} (v\S+)", text)
+        if not found:
+            raise ValueError(f"{self.path}/go.mod does not require {self.module}")
+        return found[1]
+
+    @property
+    def target(self) -> str:
+        """What ``go build`` is given: the tools that go.mod names, or our own program."""
+        text = (self.path / "go.mod").read_text()
+        return "tool" if re.search(r"^tool\b", text, re.MULTILINE) else "."
+
+    @property
+    def ldflags(self) -> str:
+        """What the linker is told: no debug symbols, and the version."""
+        version = self.version
+        major, minor, *_ = [*version.lstrip("v").split("."), "", ""]
+        stamps = (s.format(version=version, major=major, minor=minor) for s in self.stamps)
+        return " ".join(["-s -w", *(f"-X {stamp}" for stamp in stamps)])
+
+
+# The largest first: what comes later finds its Kubernetes libraries compiled.
+FAMILIES = (
+    Family(
+        "kubernetes",
+        (
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-proxy",
+            "kube-scheduler",
+            "kubeadm",
+            "kubectl",
+            "kubelet",
+        ),
+        seconds=400,
+        module="k8s.io/kubernetes",
+        stamps=(
+            "k8s.io/component-base/version.gitVersion={version}",
+            "k8s.io/component-base/version.gitMajor={major}",
+            "k8s.io/component-base/version.gitMinor={minor}",
+            "k8s.io/component-base/version.gitTreeState=clean",
+        ),
+    ),
+    Family(
+        "traefik",
+        ("traefik",),
+        seconds=300,
+        module="github.com/traefik/traefik/v3",
+        stamps=("github.com/traefik/traefik/v3/pkg/version.Version={version}",),
+    ),
+    Family(
+        "kine",
+        ("kine",),
+        seconds=75,
+        module="github.com/k3s-io/kine",
+        stamps=("github.com/k3s-io/kine/pkg/version.Version={version}",),
+    ),
+    Family("coredns", ("coredns",), seconds=50, module="github.com/coredns/coredns"),
+    Family("netagent", ("netagent",), seconds=25),
+    Family(
+        "localpath",
+        ("local-path-provisioner",),
+        seconds=5,
+        module="github.com/rancher/local-path-provisioner",
+        stamps=("main.VERSION={version}",),
+    ),
+    Family(
+        "registry",
+        ("registry",),
+        seconds=20,
+        module="github.com/distribution/distribution/v3",
+        stamps=("github.com/distribution/distribution/v3/version.version={version}",),
+    ),
+    Family("pause", ("pause",), seconds=1),
+)
