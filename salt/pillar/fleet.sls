@@ -17,6 +17,7 @@ fleet:
 mine_functions:
   k3s_agent_token:
     - mine_function: k3s.agent_token
-    - allow_tgt: {{ workers | join(',') | json }}
+    # An empty list would be no restriction at all.
+    - allow_tgt: {{ (workers or [master]) | join(',') | json }}
     - allow_tgt_type: list
 {%- endif %}

@@ -5,6 +5,8 @@ base:
   {{ pillar['fleet']['master'] | json }}:
     - k3s.server
     - platform
+{%- if pillar['fleet']['workers'] %}
   {{ pillar['fleet']['workers'] | join(',') | json }}:
     - match: list
     - k3s.agent
+{%- endif %}

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import salt.config
 import salt.loader
+import salt.pillar
 import salt.template
 import yaml
 
-import salt.config
-import salt.pillar
 from tests.conftest import ROOT
 
 STATES = ROOT / "salt" / "states"
@@ -40,13 +40,13 @@ class Tree:
         self.pillar: dict[str, Any] = compiler.compile_pillar()
         assert "_errors" not in self.pillar, self.pillar["_errors"]
         self.opts["pillar"] = self.pillar
+        self.renderers = salt.loader.render(self.opts, salt.loader.minion_mods(self.opts))
 
     def render(self, sls: str) -> Any:
         """Return the data of the SLS file at this path under salt/states."""
-        functions = salt.loader.minion_mods(self.opts)
         return salt.template.compile_template(
             str(STATES / sls),
-            salt.loader.render(self.opts, functions),
+            self.renderers,
             "jinja|yaml",
             None,
             None,

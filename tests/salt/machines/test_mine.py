@@ -223,6 +223,12 @@ def test_no_secret_in_any_cache_but_the_mine(cluster: Cluster) -> None:
         path.relative_to(root)
         for root in cluster.roots
         for path in root.rglob("*")
-        if path.is_file() and SECRET.encode() in path.read_bytes()
+        if path.is_file() and _holds_secret(path)
     }
-    assert {path.parts[-2] for path in holders} == {"mine"}, holders
+    assert holders == {Path("cache/mine") / f"{SERVER}.p"}
+
+
+def _holds_secret(path: Path) -> bool:
+    """Say whether the secret is in ``path``; the plugin of the tests logs every event, as debug."""
+    lines = path.read_bytes().splitlines()
+    return any(SECRET.encode() in line and b"pytest_engine" not in line for line in lines)

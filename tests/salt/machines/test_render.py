@@ -1,0 +1,239 @@
+"""Every SLS file, rendered by Salt's own renderers, for every kind of machine and pillar."""
+
+import itertools
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+from .conftest import DIGEST, STATES, Make, Tree, arguments
+
+# Those of the operator's machine, which the tests of their authors render.
+OPERATORS = {"orch/up", "orch/check", "orch/network", "orch/artifacts", "orch/machines"}
+OPERATORS |= {"orch/handover", "orch/proof", "orch/down"}
+
+ROLES = {
+    "top": {"server", "agent"},
+    "base/init": {"server", "agent"},
+    "base/absent": {"server", "agent"},
+    "k3s/install": {"server", "agent"},
+    "k3s/server": {"server"},
+    "k3s/agent": {"agent"},
+    "k3s/absent": {"server", "agent"},
+    "platform/init": {"server"},
+    "platform/absent": {"server"},
+    "orch/cluster": {"server"},
+}
+IDS = {"server": "f1-master", "agent": "f1-worker-1"}
+MIRRORS = {"docker.io": {"endpoint": ["http://10.20.0.5:5000"]}}
+
+CASES: list[dict[str, Any]] = [
+    {"arch": arch, "workers": workers, **more}
+    for arch, workers, more in itertools.product(
+        ("amd64", "arm64"),
+        (0, 1, 2, 5),
+        ({}, {"digest": None, "registry": {"mirrors": MIRRORS}, "aliases": ["b.example.org"]}),
+    )
+]
+
+
+def test_every_sls_has_a_case() -> None:
+    found = {
+        str(path.relative_to(STATES).with_suffix(""))
+        for path in STATES.rglob("*.sls")
+        if not path.relative_to(STATES).parts[0].startswith("_")
+    }
+    assert found - OPERATORS == set(ROLES)
+
+
+def every(made: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield id, function and arguments of each state of rendered data."""
+    for name, functions in made.items():
+        if name in ("include", "extend"):
+            continue
+        for function in functions:
+            yield name, function, arguments(made, name, function)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values()))[:40])
+@pytest.mark.parametrize("role", IDS)
+def test_every_sls_renders_sound(role: str, case: dict[str, Any], tree: Make) -> None:
+    made = tree(IDS[role], **case)
+    for sls in (sls for sls, roles in ROLES.items() if role in roles and sls != "top"):
+        data = made.render(f"{sls}.sls")
+        for name, function, given in every(data):
+            if function in ("file.managed", "file.serialize"):
+                assert given["mode"] in ("0600", "0644"), name
+            if function == "artifact.fetched":
+                assert case["arch"] == "amd64" or "arm64" in given["url"]
+        _requisites_exist(made, sls, data)
+
+
+def _requisites_exist(made: Tree, sls: str, data: dict[str, Any]) -> None:
+    """Each requisite names a state of this file or of one that it includes."""
+    known: set[tuple[str, str]] = set()
+    todo = [sls]
+    while todo:
+        one = todo.pop()
+        path = one if (STATES / f"{one}.sls").exists() else f"{one}/init"
+        rendered = made.render(f"{path}.sls")
+        todo += [each.replace(".", "/") for each in rendered.get("include", [])]
+        known |= {(function.split(".")[0], name) for name, function, _ in every(rendered)}
+    for name, _, given in every(data):
+        for kind in ("require", "watch", "onchanges", "require_in"):
+            for requisite in given.get(kind, []):
+                ((module, target),) = requisite.items()
+                assert (module, target) in known, f"{name}: {kind} {requisite}"
+
+
+def test_roles_are_given_by_id(tree: Make) -> None:
+    top = tree(workers=2).render("top.sls")["base"]
+    assert top["f1-master"] == ["k3s.server", "platform"]
+    assert top["f1-worker-1,f1-worker-2"] == [{"match": "list"}, "k3s.agent"]
+
+
+def test_no_workers_is_a_fleet_too(tree: Make) -> None:
+    made = tree(workers=0)
+    assert made.pillar["fleet"] == {"master": "f1-master", "workers": []}
+    assert "k3s.agent" not in json.dumps(made.render("top.sls"))
+    # Salt takes an empty allow_tgt for "everyone".
+    assert {"allow_tgt": "f1-master"} in made.pillar["mine_functions"]["k3s_agent_token"]
+
+
+def test_the_mine_offers_the_token_to_the_workers_by_id(tree: Make) -> None:
+    made = tree(workers=2)
+    assert made.pillar["mine_functions"]["k3s_agent_token"] == [
+        {"mine_function": "k3s.agent_token"},
+        {"allow_tgt": "f1-worker-1,f1-worker-2"},
+        {"allow_tgt_type": "list"},
+    ]
+
+
+def test_only_the_master_has_a_mine_and_a_new_name_counts(tree: Make) -> None:
+    made = tree("zz-worker-1", name="zz")
+    assert made.pillar["fleet"]["master"] == "zz-master"
+    assert "mine_functions" not in made.pillar
+
+
+def test_server_configuration(tree: Make) -> None:
+    data = tree(registry={"mirrors": MIRRORS}).render("k3s/server.sls")
+    config = arguments(data, "/etc/rancher/k3s/config.yaml", "file.serialize")
+    assert config["mode"] == "0600"
+    assert config["dataset"] == {
+        "node-name": "f1-master",
+        "node-ip": "10.20.1.10",
+        "node-label": ["f1.vote/role=server"],
+        "tls-san": ["10.20.1.10"],
+        "write-kubeconfig-mode": "600",
+        "agent-token-file": "/etc/rancher/k3s/agent-token",
+        "disable": ["traefik", "servicelb", "metrics-server"],
+    }
+
+
+def test_agent_configuration(tree: Make) -> None:
+    data = tree("f1-worker-1").render("k3s/agent.sls")
+    config = arguments(data, "/etc/rancher/k3s/config.yaml", "file.serialize")
+    assert config["mode"] == "0600"
+    assert config["dataset"] == {
+        "node-name": "f1-worker-1",
+        "node-label": ["f1.vote/role=worker"],
+        "server": "https://10.20.1.10:6443",
+        "token-file": "/etc/rancher/k3s/token",
+    }
+
+
+@pytest.mark.parametrize(("role", "sls"), [("server", "k3s/server"), ("agent", "k3s/agent")])
+def test_the_stand_in_accepts_what_is_written(role: Any, sls: str, tree: Make) -> None:
+    settings = pytest.importorskip("lab.k3s.options")
+    data = tree(IDS[role]).render(f"{sls}.sls")
+    config = arguments(data, "/etc/rancher/k3s/config.yaml", "file.serialize")["dataset"]
+    assert set(config) <= set(settings.options_of(role))
+
+
+@pytest.mark.parametrize(("unit", "sls"), [("k3s", "k3s/server"), ("k3s-agent", "k3s/agent")])
+def test_k3s_restarts_when_what_it_reads_changes(unit: str, sls: str, tree: Make) -> None:
+    data = tree("f1-worker-1").render(f"{sls}.sls")
+    watched = [next(iter(each.values())) for each in arguments(data, unit, "k3s.running")["watch"]]
+    secret = "agent-token" if unit == "k3s" else "token"
+    assert watched == [
+        "/usr/local/bin/k3s",
+        "/etc/rancher/k3s/config.yaml",
+        "/etc/rancher/k3s/registries.yaml",
+        f"/etc/systemd/system/{unit}.service",
+        f"/etc/rancher/k3s/{secret}",
+    ]
+    text = arguments(data, f"/etc/systemd/system/{unit}.service", "file.managed")["contents"]
+    for line in ("Type=notify", "KillMode=process", "Delegate=yes", "Restart=always"):
+        assert f"\n{line}\n" in text
+    assert f"\nExecStart=/usr/local/bin/k3s {sls.removeprefix('k3s/')}\n" in text
+
+
+def test_mirrors_and_locked_artifacts(tree: Make) -> None:
+    made = tree(arch="arm64", registry={"mirrors": MIRRORS})
+    data = made.render("k3s/install.sls")
+    registries = arguments(data, "/etc/rancher/k3s/registries.yaml", "file.serialize")
+    assert registries["dataset"] == {"mirrors": MIRRORS}
+    assert registries["mode"] == "0600"
+    lock = made.pillar["versions"]["k3s"]
+    binary = arguments(data, "/usr/local/bin/k3s", "artifact.fetched")
+    assert (binary["sha256"], binary["mode"]) == (lock["arm64"]["sha256"], "0755")
+    for folder in ("/etc/rancher/k3s", "/var/lib/rancher/k3s/agent/images"):
+        assert arguments(data, folder, "file.directory")["mode"] == "0700"
+
+
+def test_another_architecture_is_refused_by_name(tree: Make) -> None:
+    with pytest.raises(Exception, match=r"versions\.k3s has no build for riscv64"):
+        tree(arch="riscv64").render("k3s/install.sls")
+
+
+def test_an_unknown_image_stops_the_platform_with_the_fix(tree: Make) -> None:
+    data = tree(digest=None).render("platform/init.sls")
+    (state,) = [given for _, function, given in every(data) if function.startswith("test.fail")]
+    assert "platform.app.digest" in state["comment"]
+    assert "make up" in state["comment"]
+
+
+def test_the_overlay_has_the_values_of_the_pillar(tree: Make, tmp_path: Path) -> None:
+    """Rendered over the real k8s/ by kustomize, where there is one."""
+    made = tree(domain="a.example.org", aliases=["b.example.org"])
+    data = made.render("platform/init.sls")
+    overlay = arguments(data, "/var/lib/f1/render/kustomization.yaml", "file.serialize")["dataset"]
+    folder = tmp_path / "render"
+    folder.mkdir()
+    up = "../" * (len(folder.parts) - 1)
+    overlay = json.loads(json.dumps(overlay))
+    overlay["resources"] = [f"{up}{str(ROOT)[1:]}/k8s"]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    try:
+        said = subprocess.run(
+            ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
+        )
+    except FileNotFoundError:
+        pytest.skip("no kubectl here")
+    objects = {
+        (one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(said.stdout)
+    }
+    ingress = objects["Ingress", "vote"]["spec"]["rules"]
+    assert [rule["host"] for rule in ingress] == ["a.example.org", "b.example.org"]
+    assert ingress[0]["http"] == ingress[1]["http"]
+    images = made.pillar["versions"]["images"]
+    for key, wanted in (
+        (("Deployment", "vote"), f"registry.example.org/f1vote@{DIGEST}"),
+        (("StatefulSet", "redis"), f"{images['redis']['name']}@{images['redis']['digest']}"),
+        (("Deployment", "traefik"), f"{images['traefik']['name']}@{images['traefik']['digest']}"),
+    ):
+        (container,) = objects[key]["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == wanted
+
+
+def test_orchestration_asks_for_every_minion_by_id(tree: Make) -> None:
+    data = tree(workers=3).render("orch/cluster.sls")
+    wanted = ["f1-master", "f1-worker-1", "f1-worker-2", "f1-worker-3"]
+    assert arguments(data, "minions", "fleet.ready")["minions"] == wanted
+    assert arguments(data, "highstate", "fleet.highstate")["minions"] == wanted
