@@ -108,8 +108,10 @@ def _texts(
                 f"{where}: {option.name}: write the value as a quoted string "
                 "(YAML would read it as another number, or it is not a single value)"
             )
-            return None
-        if not text:
+            if not isinstance(one, yaml.ScalarNode):
+                return None
+            text = str(one.value)  # said to be wrong, yet given
+        elif not text:
             problems.append(f"{where}: {option.name}: has no value; give one or drop the key")
             return None
         texts.append(text)

@@ -136,7 +136,7 @@ OPTIONS = (
 
 # What K3s has and the stand-in lacks. Refused with words of its own, never ignored.
 _K3S_SERVER = """
-advertise-port airgap-extra-registry cluster-init cluster-reset cluster-reset-restore-path
+advertise-port cluster-init cluster-reset cluster-reset-restore-path
 datastore-cafile datastore-certfile datastore-endpoint datastore-keyfile disable-agent
 disable-apiserver disable-cloud-controller disable-controller-manager disable-etcd
 disable-helm-controller disable-kube-proxy disable-scheduler egress-selector-mode
@@ -153,7 +153,7 @@ supervisor-metrics system-default-registry tls-san-security write-kubeconfig-gro
 """
 _K3S_AGENT = "bind-address disable-apiserver-lb"
 _K3S_BOTH = """
-alsologtostderr container-runtime-endpoint default-runtime disable-default-registry-endpoint
+airgap-extra-registry alsologtostderr container-runtime-endpoint default-runtime disable-default-registry-endpoint
 docker enable-pprof flannel-cni-conf flannel-conf flannel-iface
 image-credential-provider-bin-dir image-credential-provider-config image-service-endpoint
 lb-server-port log node-external-dns node-internal-dns nonroot-devices prefer-bundled-bin

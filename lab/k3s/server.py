@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 from . import containerd, deploy, node, objects, tokens
 from .api import Api, ApiError, Unreachable
@@ -65,7 +66,7 @@ def apiserver_argv(settings: Settings, pki: Pki, authentication: Path) -> list[s
     return node.arguments(defaults, s.arguments["kube-apiserver"])
 
 
-def authentication_config() -> dict[str, object]:
+def authentication_config() -> dict[str, Any]:
     """Strangers may ask for health, and read the ConfigMap that nodes join by; nothing else."""
     return {
         "apiVersion": "apiserver.config.k8s.io/v1",
