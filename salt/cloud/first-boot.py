@@ -162,6 +162,13 @@ def unpack(job: dict[str, Any]) -> None:
         ["tar", "-xzf", "-", "-C", str(new), "--no-same-owner"], input=body, check=True, timeout=120
     )
     new.rename(where)
+    # By hand, `salt` and its like are found without a path, by sudo as well.
+    commands = ROOT / "usr/local/bin"
+    commands.mkdir(parents=True, exist_ok=True)
+    for program in (where / "bin").iterdir():
+        link = commands / program.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"/opt/salt/bin/{program.name}")
 
 
 def know_master(job: dict[str, Any]) -> None:

@@ -109,6 +109,8 @@ def test_a_master_announces_first_and_reports_when_ready(boot, store, archive, t
     assert (pki / "master/minions/f1-master").read_text() == first["minion_pub"]
     assert (pki / "minion/minion_master.pub").read_text() == first["master_pub"]
     assert (tmp_path / "opt/salt/bin/salt-minion").read_text() == "salt"
+    command = tmp_path / "usr/local/bin/salt-minion"
+    assert str(command.readlink()) == "/opt/salt/bin/salt-minion"
     log = boot.LOG[0].getvalue()
     assert "hidden" not in log
     assert "PRIVATE" not in log
