@@ -153,8 +153,8 @@ supervisor-metrics system-default-registry tls-san-security write-kubeconfig-gro
 """
 _K3S_AGENT = "bind-address disable-apiserver-lb"
 _K3S_BOTH = """
-airgap-extra-registry alsologtostderr container-runtime-endpoint default-runtime disable-default-registry-endpoint
-docker enable-pprof flannel-cni-conf flannel-conf flannel-iface
+airgap-extra-registry alsologtostderr container-runtime-endpoint default-runtime
+disable-default-registry-endpoint docker enable-pprof flannel-cni-conf flannel-conf flannel-iface
 image-credential-provider-bin-dir image-credential-provider-config image-service-endpoint
 lb-server-port log node-external-dns node-internal-dns nonroot-devices prefer-bundled-bin
 rootless selinux snapshotter v vmodule vpn-auth vpn-auth-file with-node-id
