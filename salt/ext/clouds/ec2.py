@@ -30,11 +30,10 @@ import ec2
 import environment
 import firstcontact
 import knobs
+import salt.config
 import salt.utils.cloud
 import userdata
 from salt.exceptions import SaltCloudNotFound, SaltCloudSystemExit
-
-import salt.config
 
 __opts__: dict[str, Any]
 __active_provider_name__: Any

@@ -17,9 +17,8 @@ from typing import Any
 import aws
 import ec2
 import firstcontact
-from steps import failed, guarded
-
 import salt.cloud
+from steps import failed, guarded
 
 __opts__: dict[str, Any]
 __pillar__: dict[str, Any]
@@ -67,7 +66,7 @@ def _address(
     if master not in found or master in changes:
         return
     address = ec2.address(platform, master)
-    if address is None or address.get("InstanceId") != found[master]["InstanceId"]:
+    if not ec2.has_address(found[master], address):
         ip = address["PublicIp"] if address else None
         changes[master] = {"old": found[master].get("PublicIpAddress"), "new": ip}
 
@@ -104,5 +103,8 @@ def _make(
             done.append(machine)
         else:
             said = answer.get("Error") if isinstance(answer, dict) else answer
-            errors[machine] = str(said or "salt-cloud did not say why; see .state/root/var/cache/salt/master/proc/log/salt")
+            errors[machine] = str(
+                said
+                or "salt-cloud did not say why; see .state/root/var/cache/salt/master/proc/log/salt"
+            )
     return done, errors

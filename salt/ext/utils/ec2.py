@@ -138,7 +138,7 @@ def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
 def associate(platform: dict[str, Any], name: str, instance_id: str) -> str:
     """Give the elastic address ``name`` to the instance if it has not got it; return it."""
     found: dict[str, Any] = _present(address(platform, name), "elastic address", name)
-    if found.get("InstanceId") != instance_id:
+    if not has_address(by_id(platform, instance_id), found):
         aws.call(
             platform,
             "ec2",
@@ -148,6 +148,15 @@ def associate(platform: dict[str, Any], name: str, instance_id: str) -> str:
             AllowReassociation=True,
         )
     return str(found["PublicIp"])
+
+
+def has_address(item: dict[str, Any], address: dict[str, Any] | None) -> bool:
+    """Say whether the machine is reached at the elastic ``address``: both must say so."""
+    return (
+        address is not None
+        and address.get("InstanceId") == item["InstanceId"]
+        and item.get("PublicIpAddress") == address["PublicIp"]
+    )
 
 
 def _present(found: Any, kind: str, name: str) -> Any:

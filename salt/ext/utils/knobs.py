@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from salt.exceptions import SaltException
-
 import salt.pillar
+from salt.exceptions import SaltException
 
 # Set by Salt's loader; absent when imported as a plain module.
 __opts__: dict[str, Any]
