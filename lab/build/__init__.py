@@ -9,9 +9,9 @@ Builds all that the lab runs: programs from Go modules, images from them and fro
     manifest.k3s_bin_dir()
 """
 
+from lab.build.artifacts import Archive, Image, Manifest, Program
 from lab.build.errors import BuildError
 from lab.build.everything import build, manifest, preflight
-from lab.build.manifest import Archive, Image, Manifest, Program
 
 __all__ = [
     "Archive",

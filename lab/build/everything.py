@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lab.build import cache, commands, compile, images, oci, rootfs, toolchain
+from lab.build.artifacts import Archive, Image, Manifest, Program
 from lab.build.errors import BuildError
 from lab.build.families import FAMILIES, Family
-from lab.build.manifest import Archive, Image, Manifest, Program
 from lab.build.progress import Progress
 from lab.build.rootfs import ROOTFS, Rootfs
 from lab.build.toolchain import Go
@@ -45,7 +45,7 @@ def preflight() -> list[str]:
     return problems
 
 
-def build(families: Iterable[Family] = FAMILIES) -> Manifest:
+def build() -> Manifest:
     """
     Build what is missing; return what there is.
 
@@ -57,28 +57,33 @@ def build(families: Iterable[Family] = FAMILIES) -> Manifest:
     """
     if problems := preflight():
         raise BuildError("nothing was built; put this right first:\n" + "\n".join(problems))
-    compile_all(families, ROOTFS)
+    compile_all(FAMILIES, ROOTFS)
     return _pack(toolchain.find())
 
 
 def compile_all(families: Iterable[Family], systems: Iterable[Rootfs]) -> None:
     """Build programs and root file systems, as far as they are missing."""
-    commands.stopped.clear()
     go = toolchain.find()
     todo = [f for f in families if not compile.place(f, go).exists()]
     systems = [r for r in systems if not rootfs.place(r).exists()]
     progress = Progress({f.name: f.seconds for f in todo} | {_step(r): r.seconds for r in systems})
-    with ThreadPoolExecutor(1) as downloads, ThreadPoolExecutor(1) as installs:
-        fetched = [(f, downloads.submit(compile.fetch, f, go)) for f in todo]
-        installed = [installs.submit(_install, r, progress) for r in systems]
-        try:
-            for family, packages in fetched:
-                _compile(family, go, packages, progress)
-            for future in installed:
-                future.result()
-        except BaseException:
-            commands.stop()
-            raise
+    try:
+        with ThreadPoolExecutor(1) as downloads, ThreadPoolExecutor(1) as installs:
+            fetched = [(f, downloads.submit(compile.fetch, f, go)) for f in todo]
+            installed = [installs.submit(_install, r, progress) for r in systems]
+            try:
+                for family, packages in fetched:
+                    for future in installed:
+                        if future.done():
+                            future.result()  # a failure is told now, not after the last family
+                    _compile(family, go, packages, progress)
+                for future in installed:
+                    future.result()
+            except BaseException:
+                commands.stop()
+                raise
+    finally:
+        commands.stopped.clear()
 
 
 def _compile(family: Family, go: Go, fetched: Future[int], progress: Progress) -> None:

