@@ -29,14 +29,16 @@ def place(family: Family, go: Go) -> Path:
 
 def fetch(family: Family, go: Go) -> int:
     """Download the modules that a family needs; return its number of packages."""
-    list_packages = [str(go.command), "list", "-deps", "-f", "{{.ImportPath}}", family.target]
+    packages = [str(go.command), "list", "-deps"]
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return len(_run(family, list_packages, "fetch"))
+            # It prints what is wrong and nothing else: a message would drown among the packages.
+            _run(family, [*packages, "-f", "", family.target], "fetch")
+            break
         except BuildError:
             if attempt == ATTEMPTS or commands.stopped.wait(2 * attempt):
                 raise
-    raise AssertionError("unreachable")
+    return len(_run(family, [*packages, "-f", "{{.ImportPath}}", family.target], "list"))
 
 
 def build(family: Family, go: Go, compiled: Callable[[], None] = lambda: None) -> Path:
