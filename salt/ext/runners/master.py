@@ -42,6 +42,13 @@ def _master() -> str:
     return f"{platform['name']}-master"
 
 
+def _later(test: bool, error: firstcontact.NoMaster, changes: dict[str, Any]) -> Result:
+    """Without a master a plan knows what would come; a run cannot go on."""
+    if not test:
+        raise error
+    return {"result": None, "changes": changes, "comment": f"to come: {error}"}
+
+
 def push(test: bool = False) -> Result:
     """
     Give the master this tree and this pillar, unless it has them: ``{result, changes, comment}``.
@@ -54,8 +61,11 @@ def push(test: bool = False) -> Result:
 
         salt-run master.push
     """
-    name = _master()
     made = tree.pack(knobs.ROOT, [Path(root) for root in __opts__["pillar_roots"]["base"]])
+    try:
+        name = _master()
+    except firstcontact.NoMaster as error:
+        return _later(test, error, {"tree": {"old": None, "new": made.version}})
     link = ssh.run(name, ["sudo", "sh", "-c", "readlink /srv/f1-vote || true"]).strip()
     there = link.rpartition("/")[2] or None
     if there == made.version:
@@ -86,12 +96,16 @@ def orchestrate(sls: str, test: bool = False, pillar: dict[str, Any] | None = No
 
         salt-run master.orchestrate orch.cluster
     """
+    try:
+        name = _master()
+    except firstcontact.NoMaster as error:
+        return _later(test, error, {sls: {"old": None, "new": "run on the master"}})
     words = ["sudo", "/opt/salt/bin/salt-run", "--out=json", "--log-level=error"]
     words += ["state.orchestrate", sls]
     words += ["test=True"] if test else []
     words += [f"pillar={json.dumps(pillar)}"] if pillar else []
     try:
-        said = ssh.run(_master(), words, seconds=ORCHESTRATE_SECONDS, show=True)
+        said = ssh.run(name, words, seconds=ORCHESTRATE_SECONDS, show=True)
     except ssh.CommandFailed as error:
         # Failed states make salt-run fail; what it says then is all the same its answer.
         if "{" not in error.stdout:

@@ -40,6 +40,10 @@ rm -f minions_pre/{name} minions_denied/{name} minions_rejected/{name}
 """
 
 
+class NoMaster(aws.CloudError):
+    """There is no master to speak to, yet."""
+
+
 def _presigned(platform: dict[str, Any], request: str, key: str, seconds: int) -> str:
     url: str = aws.client(platform, "s3").generate_presigned_url(
         request, Params={"Bucket": aws.bucket(platform), "Key": key}, ExpiresIn=seconds
@@ -208,20 +212,21 @@ def remember_master(platform: dict[str, Any]) -> dict[str, Any]:
     Make ``ssh -F .state/ssh/config <master>`` work from here; return the master's instance.
 
     Its host keys are those that the operator once checked (``known/``), from whatever machine.
+    Raises NoMaster if there is none, or none that runs.
     """
     master = f"{platform['name']}-master"
     instance = ec2.instance(platform, master)
     if instance is None:
-        raise aws.CloudError(
+        raise NoMaster(
             f"no machine named {master}; run `salt-run state.orchestrate orch.machines` first"
         )
     address = instance.get("PublicIpAddress") or instance.get("PrivateIpAddress")
     if instance["State"]["Name"] != "running" or not address:
-        raise aws.CloudError(f"{master} is {instance['State']['Name']}; start it first")
+        raise NoMaster(f"{master} is {instance['State']['Name']}; start it first")
     if master not in _known_hosts():
         told = known(platform, master)
         if told is None or told["instance_id"] != instance["InstanceId"]:
-            raise aws.CloudError(f"{master} was never introduced; run orch.machines first")
+            raise NoMaster(f"{master} was never introduced; run orch.machines first")
         _write_known_hosts(master, told["ssh_host_keys"])
     ssh.configure(master, str(address), instance["InstanceId"])
     return instance

@@ -180,3 +180,15 @@ def test_the_client_never_asks_and_never_trusts(platform, tmp_path):
         "IdentitiesOnly yes",
     ):
         assert f"  {line}\n" in text
+
+
+def test_without_a_master_a_plan_knows_what_would_come(runner, monkeypatch):
+    def none(platform: dict[str, Any]) -> None:
+        raise firstcontact.NoMaster("no machine named f1-master")
+
+    monkeypatch.setattr(firstcontact, "remember_master", none)
+    assert runner.push(test=True)["result"] is None
+    assert runner.push(test=True)["changes"].keys() == {"tree"}
+    assert runner.orchestrate("orch.cluster", test=True)["changes"].keys() == {"orch.cluster"}
+    with pytest.raises(aws.CloudError, match="no machine named f1-master"):
+        runner.push()
