@@ -33,7 +33,7 @@ def fetch(family: Family, go: Go) -> int:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             # It prints what is wrong and nothing else: a message would drown among the packages.
-            _run(family, [*packages, "-f", "", family.target], "fetch")
+            _run(family, [*packages, "-f", "{{/* */}}", family.target], "fetch")
             break
         except BuildError:
             if attempt == ATTEMPTS or commands.stopped.wait(2 * attempt):
