@@ -8,9 +8,9 @@ and real security groups behind it. It knows nothing of what runs on its machine
     cloud.down()                            # removes everything it made
 """
 
+from lab.cloud.checks import preflight
 from lab.cloud.config import Config, ConfigError, Image, Process, Publish
 from lab.cloud.lifecycle import LabError, down, outside, start, status, stop
-from lab.cloud.preflight import preflight
 
 __all__ = [
     "Config",

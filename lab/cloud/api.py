@@ -101,6 +101,9 @@ class Bucket:
             head = [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))]
             start_response("403 Forbidden", head)
             return [text]
+        if environ.get("CONTENT_TYPE") == "application/x-www-form-urlencoded":
+            # What curl and urllib say of any body; moto would read it as a form and keep nothing.
+            environ["CONTENT_TYPE"] = "binary/octet-stream"
         return passing(self.app, "s3", self.store, environ, start_response)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 LABEL = "f1.lab"
+GUARD = Path("/run/f1-lab.lock")  # held by the one lab of a machine
 ACCOUNT = "123456789012"
 
 # The "internet": the two halves of the benchmark network (RFC 2544), which no real host has.

@@ -15,7 +15,7 @@ from typing import Any
 import docker
 
 from lab.cloud import engine, machines, network
-from lab.cloud.config import LABEL, Config, cache, home, parse
+from lab.cloud.config import GUARD, LABEL, Config, cache, home, parse
 from lab.cloud.names import OUTSIDE, ROUTER
 from lab.machine import ensure as ensure_machine_image
 
@@ -173,17 +173,32 @@ def down() -> dict[str, list[str]]:
     if client is None and _left_behind():
         client = engine.ensure(folder)
     foreign: list[str] = []
+    guests = 0
     if client is not None:
         removed += machines.remove_all(client)
         foreign = _foreign(client)
+        guests = len(client.api.containers())
     removed += network.remove()
-    if engine.stop(folder):
+    if guests:
+        foreign.append(f"{guests} running containers: the Docker engine is left to them")
+    elif engine.stop(folder):
         removed.append("Docker engine that the lab had started")
-    if folder.exists():
-        shutil.rmtree(folder)
-        removed.append(str(folder))
-    Path("/run/f1-lab.lock").unlink(missing_ok=True)
+    removed += _clear(folder)
+    GUARD.unlink(missing_ok=True)
     return {"removed": removed, "foreign": foreign}
+
+
+def _clear(folder: Path) -> list[str]:
+    """Remove the runtime folder, but for what is known of our engine while it runs."""
+    if not folder.exists():
+        return []
+    pid_file = folder / "run" / "dockerd.pid"
+    kept = pid_file.read_text() if pid_file.exists() else ""
+    shutil.rmtree(folder)
+    if kept:
+        pid_file.parent.mkdir(parents=True)
+        pid_file.write_text(kept)
+    return [str(folder)]
 
 
 def _left_behind() -> bool:

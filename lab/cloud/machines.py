@@ -4,10 +4,12 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import docker
+import docker.errors
 from docker.types import LogConfig, Mount
 
 from lab.cloud import network
@@ -97,7 +99,7 @@ class Driver:
             return partial(self._reboot, machine, container["Id"])
         self._seen_running.add(machine.id)
         if not plugged:
-            return partial(self._plug, machine, container["Id"])
+            return partial(self._replug, machine, container["Id"])
         return None
 
     def _do(self, instance: str, step: Callable[[], None]) -> None:
@@ -157,6 +159,11 @@ class Driver:
     def _plug(self, machine: Machine, container: str) -> None:
         network.plug(machine, self.engine.api.inspect_container(container)["State"]["Pid"])
 
+    def _replug(self, machine: Machine, container: str) -> None:
+        # The two lists `_next` was asked with are not of one moment: look again.
+        if machine.link not in network.links():
+            self._plug(machine, container)
+
     def _start(self, machine: Machine, container: str) -> None:
         code = self.engine.api.inspect_container(container)["State"]["ExitCode"]
         if machine.id in self._seen_running and code == POWERED_OFF:
@@ -184,7 +191,8 @@ class Driver:
     def _remove(self, instance: str, container: str) -> None:
         self._seen_running.discard(instance)
         self._reboots.pop(instance, None)
-        self.engine.api.remove_container(container, force=True, v=True)
+        with suppress(docker.errors.NotFound):
+            self.engine.api.remove_container(container, force=True, v=True)
         log.info("%s removed", instance)
 
     def console(self, instance: str) -> str:

@@ -179,7 +179,8 @@ def plug(machine: Machine, pid: int) -> None:
     with NetNS(ROUTER) as router:
         stale = _index(router, machine.link)
         if stale is not None:
-            router.link("del", index=stale)
+            with suppress(NetlinkError):  # a dead container's cable may go by itself meanwhile
+                router.link("del", index=stale)
         peer = {"ifname": "eth0", "net_ns_pid": pid, "address": machine.mac}
         router.link("add", ifname=machine.link, kind="veth", peer=peer)
         index = _up(router, machine.link, f"{gateway}/32")

@@ -19,6 +19,7 @@ from lab.cloud import dns, files, firewall, metadata, moto_cloud, network, publi
 from lab.cloud.api import Bucket, Gate, serve
 from lab.cloud.config import (
     DNS_ADDRESS,
+    GUARD,
     HOST_ADDRESS,
     METADATA_ADDRESS,
     RESOLVER_ADDRESS,
@@ -36,7 +37,6 @@ from lab.machine import ensure as ensure_machine_image
 log = logging.getLogger("server")
 
 ROUND = 5.0  # seconds between two comparisons when nothing asks for one
-GUARD = Path("/run/f1-lab.lock")
 
 
 class Busy(RuntimeError):

@@ -40,6 +40,7 @@ DISABLED = ["containerd.service", "nftables.service"]
 # What a machine must not share with another, and what no machine needs.
 REMOVED = [
     "etc/ssh/ssh_host_*",
+    "var/lib/dbus/machine-id",
     "var/cache/apt/archives/*.deb",
     "var/cache/apt/*.bin",
     "var/lib/apt/lists/*",
@@ -50,12 +51,7 @@ REMOVED = [
     "usr/sbin/policy-rc.d",
     "usr/lib/sysctl.d/*.conf",  # they would set the host's kernel
 ]
-FILES = {
-    "etc/hostname": "localhost\n",
-    "etc/hosts": "127.0.0.1 localhost\n",
-    "etc/resolv.conf": "nameserver 169.254.169.253\n",
-    "etc/machine-id": "",
-}
+EMPTY = ["etc/machine-id"]  # made at first boot
 
 
 class ImageError(RuntimeError):
@@ -65,7 +61,7 @@ class ImageError(RuntimeError):
 def recipe_hash() -> str:
     """Twelve hex digits that change with anything the image is made of."""
     digest = hashlib.sha256()
-    for part in (SUITE, PACKAGES, MASKED, DISABLED, REMOVED, sorted(FILES.items())):
+    for part in (SUITE, PACKAGES, MASKED, DISABLED, REMOVED, EMPTY):
         digest.update(repr(part).encode())
     for path in sorted(p for p in ROOTFS.rglob("*") if p.is_file()):
         executable = os.access(path, os.X_OK)
@@ -100,10 +96,8 @@ def _debootstrap(target: Path, log: Path) -> None:
 
 def _customise(target: Path) -> None:
     shutil.copytree(ROOTFS, target, dirs_exist_ok=True)
-    for name, text in FILES.items():
-        path = target / name
-        path.unlink(missing_ok=True)
-        path.write_text(text)
+    for name in EMPTY:
+        (target / name).write_text("")
     (target / "var/log/journal").mkdir(parents=True, exist_ok=True)
     for unit in MASKED:
         link = target / "etc/systemd/system" / unit
@@ -169,8 +163,8 @@ def ensure(engine: docker.DockerClient, cache: Path, say: Callable[[str], None] 
         )
     if "sha256:" not in str(answer):
         raise ImageError(f"Docker refused the machine image {tar}: {answer}")
-    for old in engine.images.list(REPOSITORY):
-        for stale in set(old.tags) - {tag}:
+    for known in engine.images.list(REPOSITORY):
+        for stale in set(known.tags) - {tag}:
             with suppress(docker.errors.APIError):  # a machine may still run on it
                 engine.images.remove(stale)
     return tag

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cloud import config, engine, files, preflight
+from lab.cloud import checks, config, engine, files
 from lab.cloud.processes import ProcessError, Supervisor
 from lab.machine import image
 
@@ -83,7 +83,7 @@ def test_a_service_that_never_answers_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("lab.cloud.processes.READY_DEADLINE", 0.3)
     process = config.Process("registry", ["sleep", "60"], ready_url="http://127.0.0.1:9/")
     supervisor = Supervisor([process], tmp_path)
-    with pytest.raises(ProcessError, match=r"registry: .* last: .*refused.*registry.log"):
+    with pytest.raises(ProcessError, match=r"registry: .*last: .*refused.*registry.log"):
         supervisor.start()
     supervisor.stop()
 
@@ -112,7 +112,7 @@ def test_a_busy_port_is_named_before_anything_starts(monkeypatch):
         wanted = config.Config(
             api_port=port, publish=[config.Publish("127.0.0.1:1", "f1-master", 443)]
         )
-        problems = preflight.preflight(wanted)
+        problems = checks.preflight(wanted)
     assert any(p.startswith(f"api_port: 127.0.0.1:{port} is in use") for p in problems)
     assert not any("publish" in p for p in problems)
 
@@ -120,7 +120,7 @@ def test_a_busy_port_is_named_before_anything_starts(monkeypatch):
 def test_no_root_and_a_full_disk_are_said_together(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 3 * 10**9})())
-    said = " ".join(preflight.preflight(config.Config()))
+    said = " ".join(checks.preflight(config.Config()))
     assert "run as root" in said
     assert "3 GB free" in said
 

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """cloud-init's EC2 data source on a machine without firmware to read its vendor from.
 
 cloud-init speaks the metadata service's version 2 only where the firmware (DMI) says Amazon;
