@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -78,12 +79,12 @@ def wait(supervisor: Supervisor) -> None:
     """Wait until containerd answers."""
 
     def probe() -> str | None:
-        if not SOCKET.exists():
-            return f"{SOCKET} does not exist yet"
-        try:
-            run([*CTR, "version"], deadline=10)
-        except CommandFailed as error:
-            return str(error)
+        # containerd listens once its plugins are up.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            try:
+                client.connect(str(SOCKET))
+            except OSError as error:
+                return f"{SOCKET}: {error.strerror}"
         return None
 
     supervisor.wait("containerd", probe, START_DEADLINE)

@@ -15,7 +15,9 @@ GRACE = 3  # seconds that children have to end by themselves; K3s's end with it,
 SHOWN = 12  # last lines of a dead child's log
 # The kernel ends a child when the thread that started it does.
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
-POLL = 0.1  # seconds between two looks at anything waited for
+# Seconds between two looks at what is waited for: soon at first, then seldom, since the looking
+# takes time from what is looked at.
+POLL_FIRST, POLL_GROWTH, POLL_LAST = 0.05, 1.3, 0.3
 
 
 class Stopped(Exception):
@@ -150,6 +152,7 @@ class Supervisor:
         notify(f"STATUS=waiting for {what}")
         start = time.monotonic()
         told = start
+        pause = POLL_FIRST
         while True:
             self.check()
             seen = probe()
@@ -161,7 +164,8 @@ class Supervisor:
             if now - told >= 10:
                 say(f"waiting for {what}: {seen}")
                 told = now
-            self.stop.wait(POLL)
+            self.stop.wait(pause)
+            pause = min(pause * POLL_GROWTH, POLL_LAST)
 
     def watch(self) -> None:
         """Stay until something ends.
