@@ -211,7 +211,13 @@ def _instance(platform: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _until(platform: dict[str, Any], name: str, instance_id: str, state: str) -> dict[str, Any]:
     def probe() -> tuple[dict[str, Any] | None, str]:
-        item = ec2.by_id(platform, instance_id)
+        try:
+            item = ec2.by_id(platform, instance_id)
+        except aws.CloudError as error:
+            # EC2 may not find for a moment what it has just made.
+            if aws.code(error) != "InvalidInstanceID.NotFound":
+                raise
+            return None, f"{instance_id} is not found"
         now = item["State"]["Name"]
         if now in {"shutting-down", "terminated"} and state != "terminated":
             why = item.get("StateReason", {}).get("Message") or item.get("StateTransitionReason")
@@ -306,7 +312,7 @@ def destroy(name: str, call: str | None = None) -> dict[str, Any]:
     platform = _platform()
     item = _instance(platform, name)
     answer = aws.call(platform, "ec2", "terminate_instances", InstanceIds=[item["InstanceId"]])
-    firstcontact.forget(platform, ec2.name_of(item))
+    firstcontact.forget(platform, ec2.name_of(item), item["InstanceId"])
     change = answer["TerminatingInstances"][0]
     return {
         "id": item["InstanceId"],
@@ -354,16 +360,7 @@ def create(vm_: dict[str, Any]) -> dict[str, Any]:
             f"master is {userdata.master_name(platform)}, workers are {platform['name']}-worker-1 …"
         )
     found = ec2.instance(platform, name)
-    if found:
-        return _finish(platform, name, found)
-    instance_id = _launch(platform, name, role, vm_)
-    try:
-        item = _until(platform, name, instance_id, "running")
-        return _finish(platform, name, item)
-    except Exception as error:
-        # An interrupted creation stays, and the next one finishes it; a failed one would not.
-        aws.call(platform, "ec2", "terminate_instances", InstanceIds=[instance_id])
-        raise aws.CloudError(f"{name} ({instance_id}) was terminated again: {error}") from error
+    return _finish(platform, name, found or _launch(platform, name, role, vm_))
 
 
 def _role(platform: dict[str, Any], name: str) -> str | None:
@@ -374,7 +371,7 @@ def _role(platform: dict[str, Any], name: str) -> str | None:
     return "worker" if is_worker and not number.startswith("0") else None
 
 
-def _launch(platform: dict[str, Any], name: str, role: str, vm_: dict[str, Any]) -> str:
+def _launch(platform: dict[str, Any], name: str, role: str, vm_: dict[str, Any]) -> dict[str, Any]:
     image = ec2.image(platform)
     if image.get("Architecture", "x86_64") != "x86_64":
         raise aws.CloudError(
@@ -421,23 +418,41 @@ def _launch(platform: dict[str, Any], name: str, role: str, vm_: dict[str, Any])
     if vm_.get("iam_profile"):
         arguments["IamInstanceProfile"] = {"Name": vm_["iam_profile"]}
     answer = aws.call(platform, "ec2", "run_instances", **arguments)
-    return str(answer["Instances"][0]["InstanceId"])
+    launched: dict[str, Any] = answer["Instances"][0]
+    return launched
 
 
 def _finish(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[str, Any]:
-    """Bring an existing machine to where a creation ends; say whether that took anything."""
+    """
+    Bring an existing machine to where a creation ends; say whether it had been there before.
+
+    A machine that never got there and does not now is terminated: it would fail in every run.
+    (An interrupted run is no failure: what it leaves is finished by the next.)
+    """
+    is_known = ec2.tag(item, firstcontact.INTRODUCED) == item["InstanceId"]
+    try:
+        _complete(platform, name, item, is_known)
+    except Exception as error:
+        if is_known:
+            raise
+        aws.call(platform, "ec2", "terminate_instances", InstanceIds=[item["InstanceId"]])
+        raise aws.CloudError(
+            f"{name} ({item['InstanceId']}) was terminated again: {error}"
+        ) from error
+    return {**ec2.full(ec2.by_id(platform, item["InstanceId"])), "existed": is_known}
+
+
+def _complete(platform: dict[str, Any], name: str, item: dict[str, Any], is_known: bool) -> None:
     instance_id, state = item["InstanceId"], item["State"]["Name"]
     if state == "stopping":
-        item = _until(platform, name, instance_id, "stopped")
+        _until(platform, name, instance_id, "stopped")
         state = "stopped"
     if state == "stopped":
         aws.call(platform, "ec2", "start_instances", InstanceIds=[instance_id])
     if state != "running":
-        item = _until(platform, name, instance_id, "running")
+        _until(platform, name, instance_id, "running")
     role = _role(platform, name)
     if role == "master":
         ec2.associate(platform, name, instance_id)
-    is_known = ec2.tag(item, firstcontact.INTRODUCED) == instance_id
     if not is_known and role:
         firstcontact.introduce(platform, name, role, instance_id)
-    return {**ec2.full(ec2.by_id(platform, instance_id)), "existed": is_known}

@@ -90,6 +90,10 @@ def _make(
             {"Error": str(answer)},
         )
     if absent:
+        master = next(iter(fleet["k3s-master"]))
+        if master in absent:
+            # Workers must not meet what was known of a master that is gone.
+            firstcontact.forget(__pillar__["platform"], master)
         data: dict[str, dict[str, Any]] = {
             profile: {machine: {} for machine in machines if machine in absent}
             for profile, machines in fleet.items()

@@ -83,15 +83,18 @@ def _read(platform: dict[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def known(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the checked announcement of ``name``, or None if nobody introduced it yet."""
-    return _read(platform, f"known/{name}.json")
+    """Return the checked announcement of the living machine ``name``; None if there is none."""
+    told = _read(platform, f"known/{name}.json")
+    item = ec2.instance(platform, name) if told else None
+    return told if told and item and told["instance_id"] == item["InstanceId"] else None
 
 
-def forget(platform: dict[str, Any], name: str) -> None:
-    """Forget what was announced by, and known of, an earlier machine of that name."""
+def forget(platform: dict[str, Any], name: str, instance_id: str | None = None) -> None:
+    """Forget what earlier machines of that name announced, and the host keys of that one."""
     for key in (f"announce/{name}.json", f"known/{name}.json"):
         aws.call(platform, "s3", "delete_object", Bucket=aws.bucket(platform), Key=key)
-    _write_known_hosts(name, [])
+    if instance_id:
+        _write_known_hosts(instance_id, [])
 
 
 def introduce(platform: dict[str, Any], name: str, role: str, instance_id: str) -> None:
@@ -112,7 +115,7 @@ def introduce(platform: dict[str, Any], name: str, role: str, instance_id: str) 
         Body=json.dumps(told).encode(),
         ContentType="application/json",
     )
-    _write_known_hosts(name, told["ssh_host_keys"])
+    _write_known_hosts(instance_id, told["ssh_host_keys"])
     if role == "worker":
         _accept(platform, name, told["minion_pub"])
     _wait_ready(platform, name, role, told)
@@ -223,12 +226,13 @@ def remember_master(platform: dict[str, Any]) -> dict[str, Any]:
     address = instance.get("PublicIpAddress") or instance.get("PrivateIpAddress")
     if instance["State"]["Name"] != "running" or not address:
         raise NoMaster(f"{master} is {instance['State']['Name']}; start it first")
-    if master not in _known_hosts():
+    instance_id = str(instance["InstanceId"])
+    if instance_id not in _known_hosts():
         told = known(platform, master)
-        if told is None or told["instance_id"] != instance["InstanceId"]:
+        if told is None:
             raise NoMaster(f"{master} was never introduced; run orch.machines first")
-        _write_known_hosts(master, told["ssh_host_keys"])
-    ssh.configure(master, str(address), instance["InstanceId"])
+        _write_known_hosts(instance_id, told["ssh_host_keys"])
+    ssh.configure(master, str(address), instance_id)
     return instance
 
 
@@ -237,21 +241,22 @@ def _file() -> Path:
 
 
 def _known_hosts() -> dict[str, list[str]]:
+    """Return the host keys by instance id: a name may pass to another machine, an id never."""
     found: dict[str, list[str]] = {}
     if _file().exists():
         for line in _file().read_text(encoding="ascii").splitlines():
-            name, _, key = line.partition(" ")
-            found.setdefault(name, []).append(key)
+            instance_id, _, key = line.partition(" ")
+            found.setdefault(instance_id, []).append(key)
     return found
 
 
-def _write_known_hosts(name: str, keys: list[str]) -> None:
-    """Replace the host keys of ``name``; several machines may be introduced at once."""
+def _write_known_hosts(instance_id: str, keys: list[str]) -> None:
+    """Replace the host keys of a machine; several machines may be introduced at once."""
     file = _file()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_name("known_hosts.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        hosts = {**_known_hosts(), name: keys}
+        hosts = {**_known_hosts(), instance_id: keys}
         lines = [f"{host} {key}\n" for host in sorted(hosts) for key in hosts[host]]
         new = file.with_name(f"known_hosts.{os.getpid()}")
         new.write_text("".join(lines), encoding="ascii")

@@ -22,7 +22,7 @@ _CONFIG = """\
 # Written by salt/ext/utils/ssh.py.
 Host {name}
   HostName {address}
-  HostKeyAlias {name}
+  HostKeyAlias {instance}
   User {user}
   IdentityFile {state}/ssh/id_ed25519
   IdentitiesOnly yes
