@@ -21,6 +21,7 @@ log = logging.getLogger("machines")
 
 INSTANCE_LABEL = "f1.instance"
 OURS = {"label": [f"{LABEL}=1", INSTANCE_LABEL]}
+RETRY = 1.0  # seconds until a failed step is tried again
 STOP_TIMEOUT = 20  # seconds systemd has to go down
 POWERED_OFF = 130  # exit code of a container whose init called reboot(POWER_OFF or HALT)
 
@@ -109,19 +110,19 @@ class Driver:
             self._busy.add(instance)
 
         def run() -> None:
-            failed = False
+            again = 0.0
             try:
                 step()
                 self.errors.pop(instance, None)
             except Exception as error:
-                failed = True
+                again = RETRY
+                if self.errors.get(instance) != str(error):  # said once, not each second
+                    log.exception("%s: a step failed", instance)
                 self.errors[instance] = str(error)
-                log.exception("%s: a step failed", instance)
             finally:
                 with self._lock:
                     self._busy.discard(instance)
-                if not failed:  # what failed is tried again at the next regular round
-                    self.wake()
+                threading.Timer(again, self.wake).start()
 
         self._pool.submit(run)
 

@@ -29,7 +29,7 @@ python3-cffi-backend
 
 # Units that wait for hardware, ask the internet, or would fight over what a user brings.
 MASKED = """
-console-getty.service getty@.service systemd-logind.service systemd-udevd.service
+console-getty.service getty@.service systemd-udevd.service
 systemd-networkd.service systemd-resolved.service systemd-firstboot.service
 apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
 cloud-init-hotplugd.socket e2scrub_reap.service sys-kernel-debug.mount
