@@ -30,6 +30,7 @@ import knobs
 PYTHON = (3, 11)
 LOCK = knobs.ROOT / "requirements" / "node.txt"
 BUILD_SECONDS = 900
+KEPT = 3
 
 # Command → the function of salt.scripts behind it.
 COMMANDS = {
@@ -112,6 +113,7 @@ def build() -> Built:
             sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
             archive.replace(path)
             path.with_suffix(".sha256").write_text(sha256 + "\n", encoding="ascii")
+        _prune(folder)
         return Built(path, sha256)
 
 
@@ -140,6 +142,14 @@ def publish(platform: dict[str, Any], built: Built) -> str:
                 ContentType="application/gzip",
             )
     return object_key(built)
+
+
+def _prune(folder: Path) -> None:
+    """Keep the newest archives: one is 40 MB, and every change of the lock makes another."""
+    archives = sorted(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    for old in archives[:-KEPT]:
+        old.unlink()
+        old.with_suffix(".sha256").unlink(missing_ok=True)
 
 
 @contextmanager

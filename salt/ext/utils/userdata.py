@@ -41,17 +41,18 @@ def render(platform: dict[str, Any], name: str, role: str, environment: dict[str
             job["master_pub"] = known["master_pub"]
         else:
             job["known_url"] = firstcontact.known_url(platform, master)
-    loader = jinja2.Environment(
+    jinja = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
+        line_statement_prefix="##",
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701
+        autoescape=False,  # noqa: S701 - this is YAML
     )
-    text = loader.from_string((CLOUD / "user-data.yaml").read_text(encoding="utf-8")).render(
+    text = "#cloud-config\n" + jinja.from_string(_read("user-data.yaml")).render(
         id=name,
         role=role,
         master_ip=platform["network"]["master_ip"],
         job=job,
-        first_boot=(CLOUD / "first-boot.py").read_text(encoding="utf-8"),
+        first_boot=_read("first-boot.py"),
     )
     if len(text.encode()) > LIMIT:
         raise aws.CloudError(
@@ -59,3 +60,7 @@ def render(platform: dict[str, Any], name: str, role: str, environment: dict[str
             "use credentials with a shorter session token"
         )
     return text
+
+
+def _read(name: str) -> str:
+    return (CLOUD / name).read_text(encoding="utf-8")

@@ -265,6 +265,7 @@ def test_user_data_holds_no_secret_and_parses(driver, platform, machines):
     driver.create(vm("f1-worker-1"))
     for name, text in machines.user_data.items():
         assert len(text) < 16384
+        assert text.startswith("#cloud-config\n")
         assert "PRIVATE KEY" not in text
         assert "not-to-be-shown" not in text
         config = yaml.safe_load(text)

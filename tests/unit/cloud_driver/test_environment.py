@@ -1,6 +1,7 @@
 """The Salt environment: the same from the same, only what a machine needs, in the bucket once."""
 
 import hashlib
+import os
 import subprocess
 import tarfile
 import zipfile
@@ -100,6 +101,17 @@ def test_the_key_changes_with_the_lock(lock):
     first = environment.key()
     lock.write_text(lock.read_text() + "# another\n")
     assert environment.key() != first
+
+
+def test_old_archives_go(lock, tmp_path):
+    folder = tmp_path / "cache/saltenv"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        old = folder / f"{number}.tar.gz"
+        old.touch()
+        os.utime(old, (number, number))
+    built = environment.build()
+    assert {path.name for path in folder.glob("*.gz")} == {"3.tar.gz", "4.tar.gz", built.path.name}
 
 
 def test_it_is_sent_once(lock, platform, requests_seen: list[str]):
