@@ -78,10 +78,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class View:
-    """Everything at one moment."""
+    """Everything at one moment. ``clashing``: machines left out because an older one holds
+    their private address (networks of the same range cannot both have it here)."""
 
     machines: tuple[Machine, ...] = ()
     groups: tuple[Group, ...] = ()
+    clashing: tuple[Machine, ...] = ()
 
     def by_address(self, address: IPv4Address) -> Machine | None:
         return next((m for m in self.machines if m.address == address), None)

@@ -234,7 +234,11 @@ def view(region: str) -> View:
             for groups in ec2.groups.values()
             for group in groups.values()
         ]
-    return View(tuple(machines), tuple(groups))
+    holders: dict[IPv4Address, Machine] = {}
+    for machine in machines:
+        holders.setdefault(machine.address, machine)
+    clashing = tuple(m for m in machines if holders[m.address] is not m)
+    return View(tuple(holders.values()), tuple(groups), clashing)
 
 
 def zones() -> Zones:

@@ -198,6 +198,10 @@ class Lab:
             }
             for m in self.view.machines
         ]
+        machines += [
+            {"id": m.id, "name": m.name, "error": f"{m.address} is an older machine's already"}
+            for m in self.view.clashing
+        ]
         status = {
             "machines": machines,
             "processes": self.supervisor.status(),

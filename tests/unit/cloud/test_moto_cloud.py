@@ -261,6 +261,13 @@ def test_a_damaged_state_says_what_to_do(tmp_path):
         Store(tmp_path).load()
 
 
+def test_an_address_of_two_networks_is_the_older_machines(cloud):
+    first, second = (cloud.run(cloud.network()[1], PrivateIpAddress="10.20.1.10") for _ in "ab")
+    seen = moto_cloud.view(REGION)
+    assert [m.id for m in seen.machines] == [first]
+    assert [m.id for m in seen.clashing] == [second]
+
+
 def test_the_console_is_the_machines(cloud):
     _, subnet = cloud.network()
     instance = cloud.run(subnet)
