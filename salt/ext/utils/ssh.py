@@ -36,7 +36,7 @@ Host {name}
   LogLevel ERROR
   ControlMaster auto
   ControlPath {short}/ssh/{instance}
-  ControlPersist 60
+  ControlPersist 15
 """
 
 
