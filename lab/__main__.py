@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import yaml
 
 from lab import build, cloud, site
@@ -58,6 +59,7 @@ def prepare() -> None:
     artifacts = lay_out(manifest, files)
     config = site.cloud(manifest, files)
     stage("cloud", "Docker engine, machine image, EC2 API, network", lambda: cloud.start(config))
+    own_domain(config)
     stage("images", "base images in the registry", lambda: fill_registry(manifest))
     made = site.pillar(manifest, config, artifacts, ARCH[platform.machine()])
     (STATE / "pillar").mkdir(exist_ok=True)
@@ -114,6 +116,20 @@ def lay_out(manifest: build.Manifest, files: Path) -> dict[str, dict[str, str]]:
         "k3s": {"url": f"{url}/k3s", "sha256": hashlib.sha256(k3s).hexdigest()},
         "airgap": {"url": f"{url}/{target.name}", "sha256": airgap.sha256},
     }
+
+
+def own_domain(config: cloud.Config) -> None:
+    """Make the zone that an operator on AWS owns before the first ``up``."""
+    route53 = boto3.client(
+        "route53",
+        endpoint_url=config.api_url,
+        region_name=config.region,
+        aws_access_key_id="lab",
+        aws_secret_access_key="lab",  # noqa: S106 - the lab's API takes any
+    )
+    known = {zone["Name"] for zone in route53.list_hosted_zones()["HostedZones"]}
+    if f"{site.ZONE}." not in known:
+        route53.create_hosted_zone(Name=site.ZONE, CallerReference=site.ZONE)
 
 
 def fill_registry(manifest: build.Manifest) -> None:

@@ -91,6 +91,7 @@ def bare(airgap: str) -> float:
     for number, address in enumerate((server, "10.77.1.11", "10.77.1.12")):
         role = "agent" if number else "server"
         config = ["'token: a-token-for-the-bench'", f"'node-name: bare-{number}'"]
+        config += ["'disable: [traefik, servicelb, metrics-server]'"] if not number else []
         config += [f"'server: https://{server}:6443'"] if number else []
         ec2.run_instances(
             ImageId=site.doors().images[0].ami,

@@ -11,7 +11,8 @@ from typing import Any
 from lab.build import Manifest
 from lab.cloud.config import HOST_ADDRESS, Config, Image, Process, Publish, cache
 
-DOMAIN = "vote.f1.test"
+ZONE = "f1.test"
+DOMAIN = f"vote.{ZONE}"
 BROWSER = "f1.localhost"  # browsers lead every *.localhost to this machine
 REGISTRY_PORT = 5000
 REGISTRY = f"http://127.0.0.1:{REGISTRY_PORT}"
@@ -104,7 +105,7 @@ def pillar(
             "aws": {"endpoint_url": config.api_url, "s3_endpoint_url": config.s3_url},
             "image": {"id": config.images[0].ami},
             "operator": {"cidrs": [f"{HOST_ADDRESS}/32"]},
-            "dns": {"zone": "f1.test"},
+            "dns": {"zone": ZONE},
             "registry": {
                 "push": f"127.0.0.1:{REGISTRY_PORT}/f1/vote",
                 "pull": "docker.io/f1/vote",
