@@ -26,7 +26,7 @@ LEFT = (
     "/run/k3s",
     "/run/flannel",
 )
-MOUNTED_UNDER = ("/run/k3s", "/var/lib/kubelet", "/var/lib/rancher/k3s", "/run/netns/cni-")
+MOUNTED_UNDER = ("/run/k3s/", "/var/lib/kubelet/", "/var/lib/rancher/k3s/", "/run/netns/cni-")
 LINKS = ("cni0", "flannel.1")
 
 # A unit that K3s's Restart=always brought up again this often will not come up by itself.
@@ -159,7 +159,7 @@ def remains() -> list[str]:
         salt f1-worker-1 k3s.remains
     """
     links = [name for name in LINKS if Path("/sys/class/net", name).exists()]
-    return [*(path for path in LEFT if Path(path).exists()), *_mounts(), *links]
+    return [*filter(_holds, LEFT), *_mounts(), *links]
 
 
 def clear() -> None:
@@ -191,6 +191,12 @@ def _systemctl(*arguments: str) -> str:
     if done.returncode:
         raise CommandExecutionError(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _holds(path: str) -> bool:
+    """Say whether there is something: an empty mount point is the machine's own."""
+    folder = Path(path)
+    return folder.exists() and (any(folder.iterdir()) or not folder.is_mount())
 
 
 def _mounts() -> list[str]:

@@ -43,7 +43,7 @@ def secret_present(name: str) -> Result:
     return _mode(path)
 
 
-def token_from_mine(name: str, master: str, server: str, deadline: float = 180) -> Result:
+def token_from_mine(name: str, master: str, server: str, deadline: float = 120) -> Result:
     """
     The file ``name`` (0600) holds the agent token which the mine of the minion ``master`` offers.
 
@@ -124,7 +124,8 @@ def running(name: str, deadline: float = 180) -> Result:
             __salt__["k3s.start"](name)
             __salt__["k3s.wait_ready"](name, deadline=deadline)
     except SaltException as error:
-        return _result(name, False, {}, str(error))
+        # Without changes Salt would call mod_watch next, and wait as long once more.
+        return {**_result(name, False, {}, str(error)), "skip_watch": True}
     return _result(name, True, changes, "started" if changes else "runs")
 
 

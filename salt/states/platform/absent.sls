@@ -1,9 +1,9 @@
 # The reverse of `platform`: the cluster runs nothing of ours. The votes go with it.
-/var/lib/f1/render:
-  kube.absent: []
-
-the overlay:
-  file.absent:
+nothing of k8s is left:
+  kube.absent:
     - name: /var/lib/f1/render
+
+/var/lib/f1/render:
+  file.absent:
     - require:
-      - kube: /var/lib/f1/render
+      - kube: nothing of k8s is left

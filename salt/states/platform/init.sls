@@ -24,8 +24,9 @@ the image of the vote is known:
     - mode: '0644'
     - dataset: {{ overlay | json }}
 
-/var/lib/f1/render:
+k8s is applied:
   kube.applied:
+    - name: /var/lib/f1/render
     - require:
       - k3s: k3s
       - file: /var/lib/f1/render/kustomization.yaml
@@ -36,7 +37,7 @@ vote-secrets:
     - namespace: f1
     - keys: [cookie-key]
     - require:
-      - kube: /var/lib/f1/render
+      - kube: k8s is applied
 
 # Only now: what is applied is scheduled as the workers come.
 nodes are ready:

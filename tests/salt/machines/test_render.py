@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import salt.client
 import yaml
 
 from tests.conftest import ROOT
@@ -237,3 +238,18 @@ def test_orchestration_asks_for_every_minion_by_id(tree: Make) -> None:
     wanted = ["f1-master", "f1-worker-1", "f1-worker-2", "f1-worker-3"]
     assert arguments(data, "minions", "fleet.ready")["minions"] == wanted
     assert arguments(data, "highstate", "fleet.highstate")["minions"] == wanted
+
+
+@pytest.mark.parametrize("role", IDS)
+def test_the_highstate_compiles(role: str, tree: Make) -> None:
+    """Salt finds no unknown or circular requisite, and nothing is there twice."""
+    made = tree(IDS[role])
+    caller = salt.client.Caller(mopts={**made.opts, "state_aggregate": False})
+    chunks = caller.cmd("state.show_lowstate")
+    assert all(isinstance(chunk, dict) for chunk in chunks), chunks
+    order = [chunk["__id__"] for chunk in chunks]
+    if role == "server":
+        assert order.index("k3s") < order.index("k3s_agent_token") < order.index("nodes are ready")
+        assert order.index("k8s is applied") < order.index("nodes are ready")
+    else:
+        assert order.index("/etc/rancher/k3s/token") < order.index("k3s-agent")

@@ -113,6 +113,7 @@ def test_a_late_unit_is_named_with_its_journal_but_no_token(machine: Machine) ->
     machine.unit("activating", enabled="disabled")
     said = machine.states.running("k3s-agent", deadline=0)
     assert said["result"] is False
+    assert said["skip_watch"] is True
     assert "k3s-agent.service is not ready (waited 0 s)" in said["comment"]
     assert "last seen: activating/s" in said["comment"]
     assert "fatal: no route to host" in said["comment"]
