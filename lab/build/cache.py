@@ -18,7 +18,7 @@ PART = ".part-"
 
 def root() -> Path:
     """Return the folder of everything that was built (``F1_CACHE``)."""
-    return Path(os.environ.get("F1_CACHE") or Path.home() / ".cache" / "f1-vote")
+    return Path(os.environ.get("F1_CACHE") or Path.home() / ".cache" / "f1-vote").absolute()
 
 
 def logs() -> Path:

@@ -68,7 +68,11 @@ def hub(program: ProgramPath, rootfs: RootfsPath, versions: Mapping[str, str]) -
 def packaged(
     program: ProgramPath, rootfs: RootfsPath, versions: Mapping[str, str]
 ) -> dict[str, Recipe]:
-    """Return the images of what K3s brings along, under the names K3s gives them."""
+    """
+    Return the images of what K3s brings along, under K3s's names.
+
+    Of pause and busybox the tags are names only: the content is ours and Debian's.
+    """
     coredns = Path("/coredns")
     provisioner = Path("/usr/bin/local-path-provisioner")
     pause = Path("/pause")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 REDRAW = 0.2  # seconds
+FASTEST = 0.2  # of the usual time: one step that was compiled already promises nothing for the next
 
 
 class Progress:
@@ -26,14 +27,20 @@ class Progress:
         self._done: dict[str, float] = {}  # the share of each step, 0 … 1
         self._began = time.monotonic()
         self._drawn = 0.0
+        self._drawn_live = False  # the cursor stands behind a line that will be overwritten
         self._lock = threading.Lock()
 
     @contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
-        """Announce a step, and its end if it ends well."""
+        """Announce a step, and how it ended."""
         self._line(f"    ▸ {name:<11} {text}{self._overall()}")
         began = time.monotonic()
-        yield
+        try:
+            yield
+        except BaseException:
+            self._live = False
+            self._line(f"    ✗ {name:<11} {time.monotonic() - began:6.1f} s")
+            raise
         self._done[name] = 1.0
         self._line(f"    ✓ {name:<11} {time.monotonic() - began:6.1f} s")
 
@@ -46,11 +53,13 @@ class Progress:
     def _line(self, text: str) -> None:
         with self._lock:
             self._drawn = time.monotonic()
-            if self._live:
+            if self._drawn_live:
                 self._out.write("\r\033[K")
+                self._drawn_live = False
             if text:
                 self._out.write(text + "\n")
             if self._live and not self._finished():
+                self._drawn_live = True
                 self._out.write(f"      {self._overall().strip(' ()')}")
             self._out.flush()
 
@@ -63,7 +72,7 @@ class Progress:
         done = sum(self._steps[name] * share for name, share in self._done.items())
         elapsed = time.monotonic() - self._began
         # Early on the usual times are the better guess, later what this machine shows.
-        pace = elapsed / done if done > total / 20 else 1.0
+        pace = max(elapsed / done, FASTEST) if done > total / 20 else 1.0
         left = (total - done) * pace
         return f"  ({done / total:.0%}, {_clock(elapsed)} so far, about {_clock(left)} left)"
 

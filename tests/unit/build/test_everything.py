@@ -1,6 +1,7 @@
 """What is asked before a build, and what is there after one."""
 
 from collections import namedtuple
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -74,4 +75,23 @@ def test_progress_in_a_log(capfd: pytest.CaptureFixture[str]):
     assert lines[0] == "    ▸ a           v1 x  (0%, 0 s so far, about 2 min left)"
     assert lines[1].startswith("    ✓ a              0.0 s")
     assert lines[2].startswith("    ▸ b           v2 y  (25%, ")
-    assert len(lines) == 3
+    assert lines[3].startswith("    ✗ b ")
+    assert len(lines) == 4
+
+
+def test_progress_on_a_terminal():
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    progress = Progress({"a": 30, "b": 90}, out)
+    with progress.step("a", "v1"):
+        pass
+    with progress.step("b", "v2"):
+        pass
+    clear, live = "\r\033[K", "      25%, 0 s so far, about 18 s left"
+    text = out.getvalue()
+    assert text.startswith("    ▸ a           v1  (0%, ")
+    assert f"{clear}    ✓ a              0.0 s\n{live}{clear}    ▸ b " in text
+    assert text.endswith(f"{clear}    ✓ b              0.0 s\n")
