@@ -67,7 +67,7 @@ def run(
     )
     _running.add(process)
     try:
-        with log.open("w") as out:
+        with log.open("w", buffering=1) as out:
             out.write(f"{time.strftime('%F %T')} in {where}: {shlex.join(words)}\n")
             for line in process.stdout or ():
                 out.write(line)

@@ -13,8 +13,8 @@ class Family:
     The programs of one ``go.mod``.
 
     ``module`` is the one whose version the family carries; ``stamps`` are the Go variables that
-    programs tell their version from, as values of the linker's ``-X``; ``seconds`` is what a cold
-    build took on two cores after the families above it (docs/evidence/builds.md), for the ETA.
+    programs tell their version from, as values of the linker's ``-X``; ``seconds`` is about what a
+    cold build takes on two idle cores after the families above it: for the ETA.
     """
 
     name: str

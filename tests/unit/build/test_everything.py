@@ -16,7 +16,7 @@ Usage = namedtuple("Usage", "total used free")
 def test_too_small_a_disk_is_told_before(monkeypatch: pytest.MonkeyPatch, cache_root: Path):
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0, 0, 3_000_000_000))
     (problem,) = [text for text in build.preflight() if text.startswith("disk:")]
-    assert "12.9 GB are needed" in problem
+    assert "17.2 GB are needed" in problem
     assert "3.0 GB are free" in problem
     assert "F1_CACHE" in problem
     with pytest.raises(build.BuildError, match="nothing was built"):
