@@ -81,6 +81,8 @@ def compile_all(families: Iterable[Family], systems: Iterable[Rootfs]) -> None:
                     future.result()
             except BaseException:
                 commands.stop()
+                for pool in (downloads, installs):
+                    pool.shutdown(wait=False, cancel_futures=True)
                 raise
     finally:
         commands.stopped.clear()
