@@ -3,6 +3,7 @@
 import hashlib
 import ssl
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -114,8 +115,10 @@ def k3s_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
 
 
 @pytest.fixture(scope="session")
-def salt_factories_config() -> dict[str, Any]:
-    return {"code_dir": None}
+def salt_factories_config() -> Iterator[dict[str, Any]]:
+    # Not pytest's folder: the names of Salt's sockets must stay below 108 characters.
+    with tempfile.TemporaryDirectory(prefix="f1-") as folder:
+        yield {"code_dir": None, "root_dir": folder}
 
 
 @pytest.fixture(scope="module")
