@@ -26,6 +26,7 @@ help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 up: .venv/lab.stamp  ## Make it so: from nothing (or anything) to a counted vote
+	@mkdir -p .state && rm -f $(F1_EVENTS)
 	@$(LAB) prepare
 	@salt-run --out=summary state.orchestrate orch.up
 	@$(LAB) ready
