@@ -100,7 +100,7 @@ def orchestrate(sls: str, test: bool = False, pillar: dict[str, Any] | None = No
         name = _master()
     except firstcontact.NoMaster as error:
         return _later(test, error, {sls: {"old": None, "new": "run on the master"}})
-    words = ["sudo", "/opt/salt/bin/salt-run", "--out=json", "--log-level=error"]
+    words = ["sudo", "/opt/salt/bin/salt-run", "--out=json", "--log-level=quiet"]
     words += ["state.orchestrate", sls]
     words += ["test=True"] if test else []
     words += [f"pillar={json.dumps(pillar)}"] if pillar else []

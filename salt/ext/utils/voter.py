@@ -82,6 +82,9 @@ class Voter:
 
     def vote(self, choice: str) -> None:
         """Vote for ``choice``; raise Failed if the page does not count it."""
+        if not self._cookies:
+            # The page gives the ballot: a vote without it is refused.
+            self.wait_for_page(self._timeout)
         self._post("/vote", {"choice": choice})
 
     def withdraw(self) -> None:
