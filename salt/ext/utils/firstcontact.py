@@ -24,6 +24,7 @@ FETCH_URL_SECONDS = 60 * 60
 ANNOUNCE_SECONDS = 300
 READY_SECONDS = 300
 MASTER_SECONDS = 300
+ALONE_SECONDS = 20
 
 # Tag of a machine that has been through all of this: its own instance id.
 INTRODUCED = "f1:introduced"
@@ -177,8 +178,20 @@ def _accept(platform: dict[str, Any], name: str, minion_pub: str) -> None:
         raise aws.CloudError(f"{name!r} is not a machine's name")
     master = f"{platform['name']}-master"
 
+    alone_since: float | None = None
+
     def introduced() -> tuple[dict[str, Any] | None, str]:
-        return known(platform, master), f"known/{master}.json is not there"
+        nonlocal alone_since
+        _raise_failure(platform, name)
+        told = known(platform, master)
+        if told or ec2.instance(platform, master):
+            alone_since = None
+            return told, f"{master} has not been introduced"
+        # Both may be launched at the same time; but none of them waits for a master that failed.
+        alone_since = alone_since or time.monotonic()
+        if time.monotonic() - alone_since > ALONE_SECONDS:
+            raise aws.CloudError(f"{name} has no master: there is no machine named {master}")
+        return None, f"no machine named {master}"
 
     aws.wait(f"{master} to be known, which takes the key of {name}", MASTER_SECONDS, introduced)
     remember_master(platform)
@@ -193,14 +206,20 @@ def _accept(platform: dict[str, Any], name: str, minion_pub: str) -> None:
     aws.wait(f"{master} to accept the key of {name} over SSH", MASTER_SECONDS, accepted, pause=0.5)
 
 
+def _raise_failure(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the machine's last announcement, unless it says that something failed on it."""
+    now = _read(platform, f"announce/{name}.json") or {}
+    if now.get("error"):
+        raise aws.CloudError(f"{name} failed at first boot: {now['error']}")
+    return now
+
+
 def _wait_ready(platform: dict[str, Any], name: str, role: str, told: dict[str, Any]) -> None:
     again = time.monotonic() + 10
 
     def probe() -> tuple[bool | None, str]:
         nonlocal again
-        now = _read(platform, f"announce/{name}.json") or {}
-        if now.get("error"):
-            raise aws.CloudError(f"{name} failed at first boot: {now['error']}")
+        now = _raise_failure(platform, name)
         if not now.get("ready") and role == "worker" and time.monotonic() > again:
             # A minion that asked in the very moment of its acceptance may be pending again.
             again = time.monotonic() + 10

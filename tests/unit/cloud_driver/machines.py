@@ -40,6 +40,7 @@ class Machines:
         ssh.chmod(0o755)
         self.wrong: dict[str, Any] = {}
         self.fails: str | None = None
+        self.patience = 20.0  # seconds that a worker waits for its master
         self.booted: list[str] = []
         self.user_data: dict[str, str] = {}
         self._ec2 = boto3.client(
@@ -92,7 +93,7 @@ class Machines:
         boot.start = self._start
         real = boot.announce
         boot.announce = lambda job, told: real(job, {**told, **self.wrong})
-        boot.MASTER_SECONDS = 20
+        boot.MASTER_SECONDS = self.patience
         boot.KEY_BITS = 1024
         try:
             boot.boot(job)

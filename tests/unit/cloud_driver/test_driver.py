@@ -147,6 +147,14 @@ def test_an_unfinished_machine_that_fails_is_not_met_again(driver, machines, mon
     assert driver.create(vm("f1-master"))["existed"] is False
 
 
+def test_a_worker_without_a_master_does_not_wait_for_long(driver, machines, monkeypatch):
+    monkeypatch.setattr(firstcontact, "ALONE_SECONDS", 0.5)
+    machines.patience = 0.5
+    with pytest.raises(SaltCloudException, match="f1-worker-1 has no master"):
+        driver.create(vm("f1-worker-1"))
+    assert driver.list_nodes() == {}
+
+
 def test_workers_do_not_trust_the_key_of_a_master_that_is_gone(driver, platform, machines):
     gone = driver.create(vm("f1-master"))
     aws.call(platform, "ec2", "terminate_instances", InstanceIds=[gone["id"]])
