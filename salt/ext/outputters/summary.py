@@ -5,6 +5,7 @@ Used as ``salt-run --out=summary state.orchestrate …``; the whole data stays a
 ``--out=json``.
 """
 
+import logging
 from typing import Any
 
 import salt.loader
@@ -14,6 +15,9 @@ __opts__: dict[str, Any]
 
 def output(data: Any, **kwargs: Any) -> str:
     """Return the text for ``data``, the return of ``state.orchestrate`` (or anything else)."""
+    # Salt 3008.3 loads its returners once more while Python shuts down and logs a trace of that,
+    # with no handler left to take it: nothing that comes after this text is worth showing.
+    logging.lastResort = logging.NullHandler()
     states = list(salt.loader.utils(__opts__)["results.walk"](data))
     if not states:
         return data if isinstance(data, str) else repr(data)

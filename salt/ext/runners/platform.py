@@ -4,7 +4,6 @@ from typing import Any
 
 __salt__: dict[str, Any]
 __utils__: dict[str, Any]
-__context__: dict[str, Any]
 
 # What a change found by a plan makes of the exit code.
 DIFFERS = 2
@@ -21,13 +20,12 @@ def plan() -> dict[str, Any]:
         salt-run --out=summary platform.plan
     """
     data: dict[str, Any] = __salt__["state.orchestrate"]("orch.up", test=True)
-    results = __utils__["results.walk"](data)
+    results = list(__utils__["results.walk"](data))
+    # salt-run takes its exit code from here.
     if any(state["result"] is False for state in results):
-        __context__["retcode"] = 1
-    elif any(state["changes"] for state in results):
-        __context__["retcode"] = DIFFERS
+        data["retcode"] = 1
     else:
-        __context__["retcode"] = 0
+        data["retcode"] = DIFFERS if any(state["changes"] for state in results) else 0
     return data
 
 
