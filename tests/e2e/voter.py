@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "salt" / "ext" / "utils"))
 
-from voter import Voter  # noqa: E402
+from voter import Voter
 
 
 def main() -> None:
