@@ -60,7 +60,7 @@ unit: .venv/dev.stamp  ## Every test that needs no machine
 	@pytest -m 'not lab and not e2e'
 
 e2e: .venv/dev.stamp  ## The whole road in the lab, from outside
-	@pytest -x -m 'e2e' tests/e2e
+	@pytest -x tests/e2e/test_[1-9]_*.py tests/cloud tests/e2e/test_99_again.py
 
 test: check unit e2e  ## Everything: check, unit, then the platform end to end
 

@@ -169,7 +169,10 @@ def logs() -> None:
 def down() -> None:
     """Remove the lab and everything that was made in it, the operator's memory of it too."""
     report = cloud.down()
-    print(report)
+    for thing in report["removed"]:
+        print(f"  removed  {thing}")
+    for thing in report["foreign"]:
+        print(f"  left     {thing}: it is not the lab's")
     shutil.rmtree(STATE, ignore_errors=True)
 
 

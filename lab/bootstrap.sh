@@ -21,8 +21,11 @@ if [ -n "$missing" ]; then
     echo "  installing$missing"
     # A daemon that a package would start is not ours to run.
     guard=/usr/sbin/policy-rc.d
-    [ -e "$guard" ] && guard="" || { printf '#!/bin/sh\nexit 101\n' >"$guard"; chmod +x "$guard"; }
-    trap '[ -z "$guard" ] || rm -f "$guard"' EXIT
+    if [ ! -e "$guard" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$guard"
+        chmod +x "$guard"
+        trap 'rm -f "$guard"' EXIT
+    fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update
     # shellcheck disable=SC2086

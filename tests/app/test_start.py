@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from f1vote import ballot, config, i18n, polls, web
 from f1vote.problems import Problems
-
 from tests.conftest import ROOT
 
 APP = ROOT / "app"

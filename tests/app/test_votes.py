@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from f1vote import polls, votes
-from f1vote.polls import Choice, Poll
-from f1vote.votes import Outcome, Unreachable, Votes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from f1vote import polls, votes
+from f1vote.polls import Choice, Poll
+from f1vote.votes import Outcome, Unreachable, Votes
 from tests.app.servers import Redis
 
 CODES = ("NOR", "VER", "HAM")

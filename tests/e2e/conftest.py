@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from salt.utils.dictupdate import merge_recurse
 
 from tests.conftest import ROOT
 
@@ -29,7 +30,11 @@ def make(target: str, *, timeout: float, ok: bool = True) -> subprocess.Complete
     """Run ``make <target>`` at the root; its output goes to the test's, too."""
     done = subprocess.run(
         ["make", "--no-print-directory", target],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
     )
     print(done.stdout)
     if ok:
@@ -51,8 +56,11 @@ class Platform:
     def ec2(self) -> Any:
         aws = self.pillar["platform"]["aws"]
         return boto3.client(
-            "ec2", endpoint_url=aws["endpoint_url"], region_name=aws["region"],
-            aws_access_key_id="f1", aws_secret_access_key="f1",
+            "ec2",
+            endpoint_url=aws["endpoint_url"],
+            region_name=aws["region"],
+            aws_access_key_id="f1",
+            aws_secret_access_key="f1",
         )
 
     def machines(self) -> dict[str, dict[str, Any]]:
@@ -69,7 +77,11 @@ class Platform:
         """Return what ``command`` prints on the master, as root over the operator's SSH."""
         return subprocess.run(
             ["ssh", "-F", str(ROOT / ".state/ssh/config"), "f1-master", f"sudo {command}"],
-            cwd=ROOT, check=True, capture_output=True, text=True, timeout=timeout,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         ).stdout
 
     def kubectl(self, *args: str) -> Any:
@@ -85,10 +97,13 @@ class Platform:
         return dict(zip(lines[::2], lines[1::2], strict=True))
 
     def outside(self, *argv: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run ``argv`` on a machine of the outside world: no route into the cloud but the public one."""
+        """Run ``argv`` in the outside world, whose only way into the cloud is the public one."""
         return subprocess.run(
             ["ip", "netns", "exec", OUTSIDE, *argv],
-            cwd=ROOT, text=True, capture_output=True, timeout=timeout,
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
         )
 
     def voter(self, *steps: str) -> list[Any]:
@@ -111,15 +126,10 @@ def wait_for(what: str, seconds: float, probe: Callable[[], tuple[bool, Any]]) -
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
+def platform() -> Platform:
     if os.geteuid() != 0:
         pytest.fail("the lab needs root: sudo make e2e")
     make("up", timeout=3000)
-    pillar: dict[str, Any] = {"platform": {}}
-    for folder, name in (("salt/pillar", "platform"), (".state/pillar", "site")):
-        layer = yaml.safe_load((ROOT / folder / f"{name}.sls").read_text())["platform"]
-        for key, value in layer.items():
-            known = pillar["platform"].get(key)
-            merged = {**known, **value} if isinstance(known, dict) else value
-            pillar["platform"][key] = merged
-    yield Platform(pillar)
+    layers = [ROOT / "salt/pillar/platform.sls", ROOT / ".state/pillar/site.sls"]
+    base, site = (yaml.safe_load(layer.read_text()) for layer in layers)
+    return Platform(merge_recurse(base, site))

@@ -30,7 +30,9 @@ def test_a_plan_says_2_when_something_differs(platform):
         Filters=[{"Name": "group-name", "Values": ["f1-worker"]}]
     )["SecurityGroups"][0]["GroupId"]
     rule = {
-        "IpProtocol": "tcp", "FromPort": 30000, "ToPort": 30000,
+        "IpProtocol": "tcp",
+        "FromPort": 30000,
+        "ToPort": 30000,
         "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
     }
     platform.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])

@@ -1,4 +1,4 @@
-"""`down` leaves nothing behind; then the platform is put back as the tests found it."""
+"""`down` leaves nothing behind."""
 
 import subprocess
 from pathlib import Path
@@ -28,17 +28,24 @@ def processes() -> list[str]:
     return found
 
 
+def disks() -> set[Path]:
+    """Where the engine keeps the lab's containers and volumes: seen also when the engine is off."""
+    root = Path(lines("docker", "info", "-f", "{{.DockerRootDir}}")[0])
+    found = set()
+    for container in lines("docker", "ps", "-aq", "--no-trunc", "--filter", "label=f1.lab"):
+        found.add(root / "containers" / container)
+        mounts = "{{range .Mounts}}{{.Name}} {{end}}"
+        for volume in lines("docker", "inspect", "-f", mounts, container)[0].split():
+            found.add(root / "volumes" / volume)
+    return found
+
+
 def test_down_leaves_nothing(platform):
-    volumes = {v for v in lines("docker", "volume", "ls", "-q")}
-    mounted = {
-        v for c in lines("docker", "ps", "-aq", "--filter", "label=f1.lab")
-        for v in lines("docker", "inspect", "-f", "{{range .Mounts}}{{.Name}} {{end}}", c)[0].split()
-    }
-    assert mounted, "the machines keep their disks on volumes"
+    kept = disks()
+    assert len(kept) >= 9, "three machines with two volumes each"
+    assert all(path.exists() for path in kept)
     make("down", timeout=120)
-    if Path("/var/run/docker.sock").exists() and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
-        assert lines("docker", "ps", "-aq", "--filter", "label=f1.lab") == []
-        assert set(lines("docker", "volume", "ls", "-q")) & (mounted & volumes) == set()
+    assert [path for path in kept if path.exists()] == []
     assert [n for n in lines("ip", "netns", "list") if n.startswith("f1-")] == []
     assert [i for i in lines("ip", "-br", "link") if i.startswith("f1-")] == []
     assert [t for t in lines("nft", "list", "tables") if "f1" in t] == []
@@ -48,9 +55,3 @@ def test_down_leaves_nothing(platform):
 
 def test_down_again_has_nothing_to_do(platform):
     make("down", timeout=60)
-
-
-@pytest.mark.timeout(400)
-def test_up_again_within_two_minutes_of_nothing(platform):
-    make("up", timeout=300)
-    assert sorted(platform.machines()) == ["f1-master", "f1-worker-1", "f1-worker-2"]

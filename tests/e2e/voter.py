@@ -25,7 +25,8 @@ def main() -> None:
     for step in steps:
         verb, _, what = step.partition(":")
         if verb == "resolve":
-            seen.append(sorted({str(a[4][0]) for a in socket.getaddrinfo(domain, 443, socket.AF_INET)}))
+            found = socket.getaddrinfo(domain, 443, socket.AF_INET)
+            seen.append(sorted({str(entry[4][0]) for entry in found}))
         elif verb == "page":
             seen.append(voter.call(f"/?lang={what}" if what else "/"))
         elif verb == "tally":

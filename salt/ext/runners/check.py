@@ -1,4 +1,4 @@
-"""The first stage of ``up``: everything that can be known to be wrong before anything is touched."""
+"""The first stage of ``up``: all that can be known to be wrong before anything is touched."""
 
 import shutil
 from typing import Any

@@ -10,7 +10,7 @@ import ipaddress
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 
@@ -47,16 +47,20 @@ def problems(pillar: dict[str, Any]) -> list[str]:
 
 def _lines(error: jsonschema.ValidationError) -> Iterator[str]:
     where = ".".join(["platform", *(str(part) for part in error.absolute_path)])
+    # In a schema of ours these are what they are said to be here; the library allows for more.
+    schema: dict[str, Any] = cast(dict[str, Any], error.schema)
+    instance: Any = error.instance
+    asked: Any = error.validator_value
     if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        for key in sorted(set(error.instance) - set(known)):
+        known = schema.get("properties", {})
+        for key in sorted(set(instance) - set(known)):
             yield f"{where}.{key}: no such knob; known here: {', '.join(sorted(known))}"
     elif error.validator == "required":
-        for key in sorted(set(error.validator_value) - set(error.instance)):
+        for key in sorted(set(asked) - set(instance)):
             yield f"{where}.{key}: missing; see salt/pillar/platform.sls for its default"
     else:
-        fix = error.schema.get("fix") or error.schema.get("description") or error.message
-        yield f"{where}: {json.dumps(error.instance)} is not right; use {fix}"
+        fix = schema.get("fix") or schema.get("description") or error.message
+        yield f"{where}: {json.dumps(instance)} is not right; use {fix}"
 
 
 def _network(pillar: dict[str, Any]) -> list[str]:

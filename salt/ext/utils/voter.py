@@ -71,7 +71,9 @@ class Voter:
             except OSError as error:
                 last = str(error)
             time.sleep(0.3)
-        raise Failed(f"{self.url}/ (host {self.domain}) did not answer 200 in {seconds:.0f} s; last seen: {last}")
+        raise Failed(
+            f"{self.url}/ (host {self.domain}) gave no page in {seconds:.0f} s; last seen: {last}"
+        )
 
     def tally(self) -> dict[str, int]:
         """Return the votes by code of the choice."""

@@ -41,8 +41,8 @@ def test_the_defaults_with_an_operator_are_right(pillar):
 
 
 WRONG = [
-    ("platform.name", "F1_Vote", "platform.name: \"F1_Vote\" is not right"),
-    ("platform.domain", "localhost", "platform.domain: \"localhost\" is not right; use"),
+    ("platform.name", "F1_Vote", 'platform.name: "F1_Vote" is not right'),
+    ("platform.domain", "localhost", 'platform.domain: "localhost" is not right; use'),
     ("platform.domain", "Vote.Example.org", "lower-case host name"),
     ("platform.aliases", "vote.example.org", "platform.aliases"),
     ("platform.aws.region", "Paris", "a region such as eu-west-3"),
@@ -84,7 +84,8 @@ def test_a_wrong_knob_is_named_with_its_fix(pillar, key, value, said):
 
 
 def test_everything_wrong_is_said_at_once(pillar):
-    for key, value in [("platform.domain", "x"), ("platform.workers.count", -1), ("platform.nope", 1)]:
+    wrong = [("platform.domain", "x"), ("platform.workers.count", -1), ("platform.nope", 1)]
+    for key, value in wrong:
         pillar = put(pillar, key, value)
     assert len(check.problems(pillar)) == 3
 

@@ -11,7 +11,10 @@ PRODUCT = ("salt", "k8s", "grafana", "app", "ci")
 def test_the_product_never_mentions_the_lab():
     tracked = subprocess.run(
         ["git", "ls-files", "-z", *PRODUCT, "Saltfile"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\0")
     guilty = [
         f"{name}:{number}: {line.strip()}"

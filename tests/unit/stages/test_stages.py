@@ -7,7 +7,6 @@ import pytest
 from tests.conftest import ROOT, load_ext
 
 
-
 @pytest.fixture(scope="module")
 def summary():
     import salt.config
