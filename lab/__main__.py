@@ -20,6 +20,7 @@ from typing import Any
 
 import boto3
 import yaml
+from salt.utils.dictupdate import merge_recurse
 
 from lab import build, cloud, site
 from lab.build import publish
@@ -49,7 +50,7 @@ def stage(name: str, text: str, act: Callable[[], Any]) -> Any:
 
 def prepare() -> None:
     """Everything the lab does before the product's road begins."""
-    problems = _machine() + cloud.preflight(site.doors()) + build.preflight()
+    problems = _machine() + _knobs() + cloud.preflight(site.doors()) + build.preflight()
     if problems:
         raise SystemExit("\n".join(["nothing was touched; put this right first:", *problems]))
     STATE.mkdir(mode=0o700, exist_ok=True)
@@ -61,10 +62,13 @@ def prepare() -> None:
     stage("cloud", "Docker engine, machine image, EC2 API, network", lambda: cloud.start(config))
     own_domain(config)
     stage("images", "base images in the registry", lambda: fill_registry(manifest))
-    made = site.pillar(manifest, config, artifacts, ARCH[platform.machine()])
+    local = {
+        "platform": site.knobs(),
+        "versions": site.versions(manifest, artifacts, ARCH[platform.machine()]),
+    }
     (STATE / "pillar").mkdir(exist_ok=True)
-    text = yaml.safe_dump(made, sort_keys=False)
-    (STATE / "pillar" / "site.sls").write_text(f"# Written by `python -m lab prepare`.\n{text}")
+    text = yaml.safe_dump(local, sort_keys=False)
+    (STATE / "pillar" / "local.sls").write_text(f"# Written by `python -m lab prepare`.\n{text}")
     (STATE / "env").write_text(ENVIRONMENT.format(root=ROOT))
 
 
@@ -93,6 +97,21 @@ def _machine() -> list[str]:
     if platform.machine() in ARCH:
         return []
     return [f"processor: {platform.machine()} is not supported; use {' or '.join(ARCH)}"]
+
+
+def _knobs() -> list[str]:
+    """
+    What is wrong with the operator's knobs. The product checks them too, with the whole pillar; but
+    that is after the builds.
+    """
+    sys.path.insert(0, str(ROOT / "salt" / "ext" / "utils"))
+    import knobs_check
+
+    pillar: dict[str, Any] = {}
+    for name in ("platform", "versions", "app", "site"):
+        text = (ROOT / "salt" / "pillar" / f"{name}.sls").read_text()
+        pillar = merge_recurse(pillar, yaml.safe_load(text) or {})
+    return list(knobs_check.problems(merge_recurse(pillar, {"platform": site.knobs()})))
 
 
 def lay_out(manifest: build.Manifest, files: Path) -> dict[str, dict[str, str]]:

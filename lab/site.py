@@ -1,7 +1,8 @@
 """
 What the lab tells the product: a pillar, and nothing else.
 
-`pillar` is all in which the lab differs from AWS. `cloud` is what the lab's cloud is told.
+`knobs` and `versions` are all in which the lab differs from AWS. `cloud` is what the lab's cloud
+is told.
 """
 
 import dataclasses
@@ -73,52 +74,51 @@ def _registry(manifest: Manifest, name: str, address: str) -> Process:
     )
 
 
-def pillar(
-    manifest: Manifest, config: Config, artifacts: dict[str, dict[str, str]], arch: str
-) -> dict[str, Any]:
+def knobs() -> dict[str, Any]:
+    """Return the knobs in which the lab differs: where the cloud is and how it is reached."""
+    config = doors()
+    return {
+        "domain": DOMAIN,
+        "aliases": [BROWSER],
+        "aws": {
+            "region": config.region,
+            "zone": f"{config.region}a",
+            "endpoint_url": config.api_url,
+            "s3_endpoint_url": config.s3_url,
+        },
+        "image": {"id": config.images[0].ami},
+        "operator": {"cidrs": [f"{HOST_ADDRESS}/32"]},
+        "dns": {"zone": ZONE},
+        "registry": {
+            "push": f"127.0.0.1:{REGISTRY_PORT}/f1/vote",
+            "pull": "docker.io/f1/vote",
+            "mirrors": {
+                "docker.io": {"endpoint": [f"http://{HOST_ADDRESS}:{REGISTRY_PORT}"]},
+            },
+        },
+        "proof": {"url": f"https://127.0.0.1:{PAGE}", "verify_tls": False},
+    }
+
+
+def versions(manifest: Manifest, artifacts: dict[str, dict[str, str]], arch: str) -> dict[str, Any]:
     """
-    Return the pillar of the lab's site.
+    Return the lock of what was built here.
 
     ``artifacts`` maps ``k3s`` and ``airgap`` to their ``{url, sha256}``; ``arch`` is Debian's
     name of this machine's architecture.
     """
-    mirror = {"endpoint": [f"http://{HOST_ADDRESS}:{REGISTRY_PORT}"]}
-    images = {
-        name: {
-            "name": manifest.image(name).name,
-            "tag": manifest.image(name).tag,
-            "digest": manifest.image(name).digest,
-        }
-        for name in ("traefik", "redis")
-    }
-    python = manifest.image("python")
-    images["python"] = {
-        # The operator's Docker engine knows no mirror: it is told the registry itself.
-        "name": f"127.0.0.1:{REGISTRY_PORT}/{python.name.partition('/')[2]}",
-        "tag": python.tag,
-        "digest": python.digest,
-    }
+    images = {}
+    for name in ("traefik", "redis", "python"):
+        image = manifest.image(name)
+        images[name] = {"name": image.name, "tag": image.tag, "digest": image.digest}
+    # The operator's Docker engine knows no mirror: it is told the registry itself.
+    repository = images["python"]["name"].partition("/")[2]
+    images["python"]["name"] = f"127.0.0.1:{REGISTRY_PORT}/{repository}"
     return {
-        "platform": {
-            "domain": DOMAIN,
-            "aliases": [BROWSER],
-            "aws": {"endpoint_url": config.api_url, "s3_endpoint_url": config.s3_url},
-            "image": {"id": config.images[0].ami},
-            "operator": {"cidrs": [f"{HOST_ADDRESS}/32"]},
-            "dns": {"zone": ZONE},
-            "registry": {
-                "push": f"127.0.0.1:{REGISTRY_PORT}/f1/vote",
-                "pull": "docker.io/f1/vote",
-                "mirrors": {"docker.io": mirror},
-            },
-            "proof": {"url": f"https://127.0.0.1:{PAGE}", "verify_tls": False},
+        "k3s": {
+            "version": manifest.k3s_version,
+            arch: artifacts["k3s"],
+            "airgap": {arch: artifacts["airgap"]},
         },
-        "versions": {
-            "k3s": {
-                "version": manifest.k3s_version,
-                arch: artifacts["k3s"],
-                "airgap": {arch: artifacts["airgap"]},
-            },
-            "images": images,
-        },
+        "images": images,
     }

@@ -35,8 +35,9 @@ def preflight() -> list[str]:
     total = sum(f.seconds for f in FAMILIES) + sum(r.seconds for r in ROOTFS)
     missing = sum(f.seconds for f in families) + sum(r.seconds for r in systems)
     need = DISK * missing // total
-    cache.root().mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache.root()).free
+    # The cache may not be there yet: its disk is that of the nearest folder that is.
+    there = next(path for path in (cache.root(), *cache.root().parents) if path.exists())
+    free = shutil.disk_usage(there).free
     if free < need:
         problems.append(
             f"disk: {need / 1e9:.1f} GB are needed under {cache.root()} and {free / 1e9:.1f} GB "

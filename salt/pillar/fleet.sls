@@ -2,7 +2,9 @@
 # A grain can be forged by the minion that tells it, an id is bound to its accepted key.
 {%- import_yaml 'platform.sls' as knobs %}
 {%- import_yaml 'site.sls' as site %}
-{%- set platform = salt['slsutil.merge'](knobs, site or {})['platform'] or {} %}
+{%- import_yaml 'local.sls' as local %}
+{%- set own = salt['slsutil.merge'](knobs, site or {}) %}
+{%- set platform = salt['slsutil.merge'](own, local or {})['platform'] or {} %}
 {%- set name = platform['name'] | default('f1') %}
 {%- set count = (platform['workers'] | default({}, true))['count'] | default(0) | int(0) %}
 {%- set master = name ~ '-master' %}

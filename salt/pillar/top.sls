@@ -5,5 +5,6 @@ base:
     - platform
     - versions
     - site
+    - local
     - app
     - fleet

@@ -130,6 +130,6 @@ def platform() -> Platform:
     if os.geteuid() != 0:
         pytest.fail("the lab needs root: sudo make e2e")
     make("up", timeout=3000)
-    layers = [ROOT / "salt/pillar/platform.sls", ROOT / ".state/pillar/site.sls"]
-    base, site = (yaml.safe_load(layer.read_text()) for layer in layers)
-    return Platform(merge_recurse(base, site))
+    layers = [ROOT / "salt/pillar/platform.sls", ROOT / ".state/pillar/local.sls"]
+    base, local = (yaml.safe_load(layer.read_text()) for layer in layers)
+    return Platform(merge_recurse(base, local))

@@ -39,7 +39,16 @@ def status() -> dict[str, Any]:
 
         salt-run platform.status
     """
+    knobs = __utils__["knobs.load"]()["platform"]
+    url = knobs["proof"]["url"] or f"https://{knobs['domain']}"
+    try:
+        standing = __utils__["voter.standing"](
+            url, knobs["domain"], verify_tls=knobs["proof"]["verify_tls"]
+        )
+    except Exception as error:
+        standing = f"{url} does not tell: {error}"
     return {
+        "tally": standing,
         "machines": __utils__["ec2.machines"](),
         "cluster": __salt__["master.run"]("k3s kubectl get nodes,pods -A -o wide").splitlines(),
     }

@@ -99,6 +99,12 @@ class Voter:
             raise Failed(f"POST {path} answered HTTP {status}: {text[:200]}")
 
 
+def standing(url: str, domain: str, *, verify_tls: bool) -> dict[str, int]:
+    """Return the choices that have votes, most first; raises Failed or OSError."""
+    tally = Voter(url, domain, verify_tls=verify_tls).tally()
+    return {code: n for code, n in sorted(tally.items(), key=lambda item: -item[1]) if n}
+
+
 def prove(url: str, domain: str, *, verify_tls: bool, seconds: float) -> dict[str, Any]:
     """
     Vote once through ``url`` and take it back; return ``{choice, before, during, after}``, the

@@ -13,7 +13,7 @@ the image of the vote is known:
   test.fail_without_changes:
     - comment: >-
         The pillar has no {{ unknown | join(' and no ') }}: `make up` pushes the image and writes
-        down its digest; set platform.registry in .state/pillar/site.sls.
+        down its digest; set platform.registry in salt/pillar/site.sls.
 {%- else %}
 
 # Not in the tree that the operator pushes: that one is replaced as a whole.
