@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from salt.exceptions import SaltException
+
 __salt__: dict[str, Any]
 __utils__: dict[str, Any]
 
@@ -39,16 +41,12 @@ def status() -> dict[str, Any]:
 
         salt-run platform.status
     """
-    knobs = __utils__["knobs.load"]()["platform"]
-    url = knobs["proof"]["url"] or f"https://{knobs['domain']}"
     try:
-        standing = __utils__["voter.standing"](
-            url, knobs["domain"], verify_tls=knobs["proof"]["verify_tls"]
-        )
-    except Exception as error:
-        standing = f"{url} does not tell: {error}"
+        tally: Any = __salt__["proof.standing"]()
+    except SaltException as error:
+        tally = str(error)
     return {
-        "tally": standing,
+        "tally": tally,
         "machines": __utils__["ec2.machines"](),
         "cluster": __salt__["master.run"]("k3s kubectl get nodes,pods -A -o wide").splitlines(),
     }

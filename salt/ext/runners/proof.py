@@ -1,4 +1,4 @@
-"""The last stage of ``up``: is a vote counted behind the domain?"""
+"""What a voter would find: is a vote counted behind the domain, and how does the vote stand?"""
 
 from typing import Any
 
@@ -19,12 +19,40 @@ def vote(seconds: float = 60) -> str:
 
         salt-run proof.vote
     """
-    platform = __utils__["knobs.load"]()["platform"]
-    url = platform["proof"]["url"] or f"https://{platform['domain']}"
+    page = _page()
     try:
-        seen = __utils__["voter.prove"](
-            url, platform["domain"], verify_tls=platform["proof"]["verify_tls"], seconds=seconds
-        )
+        seen = __utils__["voter.prove"](**page, seconds=seconds)
     except Exception as error:
         raise SaltException(f"proof: {error}") from error
-    return f"{url} counted one vote for {seen['choice']} and let it go again"
+    return f"{page['url']} counted one vote for {seen['choice']} and let it go again"
+
+
+def standing() -> dict[str, int]:
+    """
+    Return the choices that have votes, most first, as the page tells them.
+
+    Raises SaltException with what was seen if it does not.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run proof.standing
+    """
+    page = _page()
+    try:
+        found: dict[str, int] = __utils__["voter.standing"](**page)
+    except Exception as error:
+        raise SaltException(f"{page['url']} does not tell: {error}") from error
+    return found
+
+
+def _page() -> dict[str, Any]:
+    """Return where the page is and how it is reached, as ``voter.Voter`` takes it."""
+    knobs = __utils__["knobs.load"]()["platform"]
+    proof, domain = knobs["proof"], knobs["domain"]
+    return {
+        "url": proof["url"] or f"https://{domain}",
+        "domain": domain,
+        "verify_tls": proof["verify_tls"],
+    }
