@@ -14,6 +14,8 @@ __salt__: dict[str, Any]
 __states__: dict[str, Any]
 
 ANSWER_SECONDS = 15
+# A minion that is not connected when it is asked never hears it: ask again soon.
+PING_SECONDS = 2
 
 
 def ready(name: str, minions: list[str], deadline: float = 120) -> Result:
@@ -25,28 +27,32 @@ def ready(name: str, minions: list[str], deadline: float = 120) -> Result:
     """
     end = time.monotonic() + deadline
     silent = list(minions)
-    changes: dict[str, Any] = {}
-    functions = ["saltutil.sync_modules", "saltutil.sync_states"]
-    if __opts__["test"]:
-        functions = ["test.ping"]
-    while True:
-        answers = _ask(silent, functions, [[] for _ in functions])
-        for minion, answer in answers.items():
-            if not isinstance(answer, dict):
-                return _result(name, False, changes, f"{minion}: {answer}")
-            synced = [one for each in answer.values() if isinstance(each, list) for one in each]
-            if synced:
-                changes[minion] = synced
-        silent = [minion for minion in silent if minion not in answers]
-        if not silent:
-            return _result(name, True, changes, f"{len(minions)} minions answer")
-        if time.monotonic() >= end:
+    while silent:
+        silent = [m for m in silent if m not in _ask(silent, ["test.ping"], PING_SECONDS)]
+        if silent and time.monotonic() >= end:
             comment = (
                 f"waited {deadline:g} s for minions to answer; silent: {', '.join(silent)}. "
                 f"`salt-key -L` tells whether their keys are accepted, /var/log/f1-first-boot.log "
                 f"and `journalctl -u salt-minion` there why they do not come."
             )
-            return _result(name, False, changes, comment)
+            return _result(name, False, {}, comment)
+    if __opts__["test"]:
+        return _result(name, True, {}, f"{len(minions)} minions answer")
+    answers = _ask(minions, ["saltutil.sync_modules", "saltutil.sync_states"])
+    faults = [
+        f"{minion}: {answers.get(minion, f'did not synchronise in {ANSWER_SECONDS} s')}"
+        for minion in minions
+        if not isinstance(answers.get(minion), dict)
+    ]
+    changes = {
+        minion: synced
+        for minion, answer in answers.items()
+        if isinstance(answer, dict)
+        and (synced := [one for each in answer.values() if isinstance(each, list) for one in each])
+    }
+    if faults:
+        return _result(name, False, changes, "\n".join(faults))
+    return _result(name, True, changes, f"{len(minions)} minions answer")
 
 
 def highstate(name: str, minions: list[str]) -> Result:
@@ -56,7 +62,7 @@ def highstate(name: str, minions: list[str]) -> Result:
     The machine id of each is given along as the pillar's ``machines``: that is how
     ``kube.nodes_pruned`` knows a machine that was replaced under the same name.
     """
-    answers = _ask(minions, ["grains.get"], [["machine_id"]])
+    answers = _ask(minions, ["grains.get"], arguments=[["machine_id"]])
     machines = {minion: str(answer["grains.get"]) for minion, answer in answers.items()}
     run: Result = __states__["salt.state"](  # noqa: F821 - from the loader, as __salt__
         name, tgt=minions, tgt_type="list", highstate=True, pillar={"machines": machines}
@@ -64,10 +70,20 @@ def highstate(name: str, minions: list[str]) -> Result:
     return run
 
 
-def _ask(minions: list[str], functions: list[str], arguments: list[list[str]]) -> dict[str, Any]:
-    """Return what each minion that answered returned, by function."""
+def _ask(
+    minions: list[str],
+    functions: list[str],
+    seconds: int = ANSWER_SECONDS,
+    arguments: list[list[str]] | None = None,
+) -> dict[str, Any]:
+    """Return what each minion that answered within ``seconds`` returned, by function."""
     said = __salt__["saltutil.cmd"](
-        minions, functions, arg=arguments, tgt_type="list", timeout=ANSWER_SECONDS
+        minions,
+        functions,
+        arg=arguments or [[] for _ in functions],
+        tgt_type="list",
+        timeout=seconds,
+        gather_job_timeout=seconds,
     )
     return {minion: told["ret"] for minion, told in said.items() if "ret" in told}
 
