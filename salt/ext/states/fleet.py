@@ -64,8 +64,14 @@ def highstate(name: str, minions: list[str]) -> Result:
     """
     answers = _ask(minions, ["grains.get"], arguments=[["machine_id"]])
     machines = {minion: str(answer["grains.get"]) for minion, answer in answers.items()}
+    # One that is still under way, of an `up` that was interrupted, is waited for.
     run: Result = __states__["salt.state"](  # noqa: F821 - from the loader, as __salt__
-        name, tgt=minions, tgt_type="list", highstate=True, pillar={"machines": machines}
+        name,
+        tgt=minions,
+        tgt_type="list",
+        highstate=True,
+        queue=True,
+        pillar={"machines": machines},
     )
     return run
 

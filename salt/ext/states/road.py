@@ -14,6 +14,17 @@ Result = dict[str, Any]
 
 __opts__: dict[str, Any]
 __context__: dict[str, Any]
+__utils__: dict[str, Any]
+
+
+def alone(name: str) -> Result:
+    """No other walk of the road is under way; none begins before this process ends."""
+    if not __opts__["test"]:
+        try:
+            __utils__["lock.hold"](__utils__["knobs.state_dir"]() / "lock", name)
+        except SaltException as error:
+            return _result(name, False, {}, str(error))
+    return _result(name, True, {}, "")
 
 
 def checked(name: str) -> Result:

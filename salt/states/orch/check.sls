@@ -4,6 +4,10 @@ check begins:
     - name: check
     - text: knobs, lock, programs
 
+one at a time:
+  road.alone:
+    - name: orch.up
+
 everything is right:
   road.checked: []
 
