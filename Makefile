@@ -14,7 +14,7 @@ unexport AWS_SESSION_TOKEN AWS_PROFILE
 DOWN := python -m lab down
 else
 LAB := : no lab:
-DOWN := salt-run --out=summary state.orchestrate orch.down
+DOWN := salt-run --out=summary state.orchestrate orch.down pillar='{"confirm": "$(CONFIRM)"}'
 endif
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)

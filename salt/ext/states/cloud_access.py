@@ -20,6 +20,7 @@ Groups name each other, so all are made before any has rules: two states. Any ru
 declared is removed, IPv6 and prefix lists included; egress is left open.
 """
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import aws
+import ec2
 import knobs
 from steps import Steps, guarded
 
@@ -207,3 +209,53 @@ def key(name: str) -> dict[str, Any]:
 def _same_key(known: str, public: Path) -> bool:
     """Compare type and key; EC2 keeps its own comment."""
     return known.split()[:2] == public.read_text(encoding="utf-8").split()[:2]
+
+
+# The reverse --------------------------------------------------------------------------------------
+
+
+@guarded
+def rules_absent(name: str) -> dict[str, Any]:
+    """Make the group ``name`` let nothing in: what another group's rules name cannot go."""
+    steps = Steps(name, __opts__["test"])
+    groups = _groups()
+    names = {item["GroupId"]: key for key, item in groups.items()}
+    for rule in sorted(_rules(groups.get(name, {}).get("IpPermissions", []))):
+        revoke = partial(_change, "revoke_security_group_ingress", name, rule)
+        steps.differs(f"ingress {_words(rule, names)}", "allowed", None, revoke)
+    return steps.finish(f"{name} lets nothing in")
+
+
+@guarded
+def group_absent(name: str) -> dict[str, Any]:
+    """Remove the security group ``name``."""
+    platform = __pillar__["platform"]
+    steps = Steps(name, __opts__["test"])
+    found = _groups().get(name)
+    if found:
+        ident = found["GroupId"]
+        delete = partial(ec2.remove, platform, "delete_security_group", GroupId=ident)
+        steps.differs("group", ident, None, delete)
+    return steps.finish(f"no group {name} is there")
+
+
+@guarded
+def key_absent(name: str) -> dict[str, Any]:
+    """
+    Remove the key pair ``name``, and what the operator's machine has for SSH: the private key,
+    the client's configuration, the host keys. A key pair without our tag stays.
+    """
+    steps = Steps(name, __opts__["test"])
+    filters = aws.mine(__pillar__["platform"])
+    for item in _ec2("describe_key_pairs", Filters=filters)["KeyPairs"]:
+        if item["KeyName"] == name:
+            delete = partial(_ec2, "delete_key_pair", KeyName=name)
+            steps.differs("key pair", item["KeyPairId"], None, delete)
+    folder = knobs.state_dir() / "ssh"
+    if folder.exists():
+        # A connection's socket may leave while the folder does.
+        steps.differs(str(folder), "there", None, lambda: shutil.rmtree(folder, ignore_errors=True))
+    for file in (knobs.state_dir() / "known_hosts", knobs.state_dir() / "known_hosts.lock"):
+        if file.exists():
+            steps.differs(str(file), "there", None, partial(file.unlink, missing_ok=True))
+    return steps.finish("no key is there")

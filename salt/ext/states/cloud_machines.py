@@ -11,6 +11,7 @@ creation was interrupted, is finished. One failure fails the state, whatever sal
 code: it reports failed machines inside a success.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import aws
 import ec2
 import firstcontact
 import salt.cloud
-from steps import failed, guarded
+from steps import Steps, failed, guarded
 
 __opts__: dict[str, Any]
 __pillar__: dict[str, Any]
+
+TERMINATED_SECONDS = 300
 
 
 @guarded
@@ -49,6 +52,35 @@ def present(name: str) -> dict[str, Any]:
         words = "\n".join(f"{machine}: {error}" for machine, error in sorted(errors.items()))
         return {**failed(name, aws.CloudError(words)), "changes": result["changes"]}
     return {**result, "comment": comment}
+
+
+@guarded
+def absent(name: str) -> dict[str, Any]:
+    """Terminate every machine of the platform, of the map or not, and wait until they are."""
+    platform = __pillar__["platform"]
+    steps = Steps(name, __opts__["test"])
+    found = ec2.present(platform)
+    for item in found:
+        what = f"{ec2.name_of(item)} ({item['InstanceId']})"
+        steps.differs(what, item["State"]["Name"], None, partial(_terminated, what, item))
+    if found and not steps.test:
+        # All at once: each step then waits for one.
+        ids = [item["InstanceId"] for item in found]
+        aws.call(platform, "ec2", "terminate_instances", InstanceIds=ids)
+    return steps.finish(f"no machine of {platform['name']} is there")
+
+
+def _terminated(what: str, item: dict[str, Any]) -> None:
+    def probe() -> tuple[bool | None, str]:
+        try:
+            state = ec2.by_id(__pillar__["platform"], item["InstanceId"])["State"]["Name"]
+        except aws.CloudError as error:
+            if aws.code(error) != "InvalidInstanceID.NotFound":
+                raise
+            return True, "gone"
+        return (True if state == "terminated" else None), f"it is {state}"
+
+    aws.wait(f"{what} to be terminated", TERMINATED_SECONDS, probe)
 
 
 def _state(item: dict[str, Any]) -> str:

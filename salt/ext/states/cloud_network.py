@@ -231,3 +231,81 @@ def address(name: str) -> dict[str, Any]:
 
         steps.differs("address", None, "allocated", allocate)
     return steps.finish(f"{found['PublicIp']} is ours" if found else "")
+
+
+# The reverse, in the order in which EC2 allows it -------------------------------------------------
+
+
+def _remove(request: str, **arguments: Any) -> None:
+    ec2.remove(__pillar__["platform"], request, **arguments)
+
+
+@guarded
+def address_absent(name: str) -> dict[str, Any]:
+    """Give the elastic address ``name`` back."""
+    steps = Steps(name, __opts__["test"])
+    found = ec2.address(__pillar__["platform"], name)
+    if found:
+        ip = found["PublicIp"]
+        if found.get("AssociationId"):
+            take = partial(_ec2, "disassociate_address", AssociationId=found["AssociationId"])
+            steps.differs(f"{ip} of", found.get("InstanceId", "an interface"), None, take)
+        release = partial(_ec2, "release_address", AllocationId=found["AllocationId"])
+        steps.differs("address", ip, None, release)
+    return steps.finish("no address is ours")
+
+
+@guarded
+def routes_absent(name: str) -> dict[str, Any]:
+    """Remove the route table ``name``; its subnets fall back to the VPC's own."""
+    steps = Steps(name, __opts__["test"])
+    found = _find("describe_route_tables", "RouteTables", "RouteTableId", name)
+    if found:
+        for item in found.get("Associations", []):
+            if item.get("SubnetId"):
+                ident = item["RouteTableAssociationId"]
+                leave = partial(_ec2, "disassociate_route_table", AssociationId=ident)
+                steps.differs(f"route table of {item['SubnetId']}", name, None, leave)
+        table = found["RouteTableId"]
+        steps.differs(
+            "route table", table, None, partial(_remove, "delete_route_table", RouteTableId=table)
+        )
+    return steps.finish(f"no route table {name} is there")
+
+
+@guarded
+def gateway_absent(name: str) -> dict[str, Any]:
+    """Detach the internet gateway ``name`` and remove it."""
+    steps = Steps(name, __opts__["test"])
+    found = _find("describe_internet_gateways", "InternetGateways", "InternetGatewayId", name)
+    if found:
+        igw = {"InternetGatewayId": found["InternetGatewayId"]}
+        for item in found.get("Attachments", []):
+            vpc_id = item["VpcId"]
+            detach = partial(_remove, "detach_internet_gateway", VpcId=vpc_id, **igw)
+            steps.differs(f"attached to {vpc_id}", True, False, detach)
+        delete = partial(_remove, "delete_internet_gateway", **igw)
+        steps.differs("gateway", found["InternetGatewayId"], None, delete)
+    return steps.finish(f"no gateway {name} is there")
+
+
+@guarded
+def subnet_absent(name: str) -> dict[str, Any]:
+    """Remove the subnet ``name``."""
+    steps = Steps(name, __opts__["test"])
+    found = _find("describe_subnets", "Subnets", "SubnetId", name)
+    if found:
+        ident = found["SubnetId"]
+        steps.differs("subnet", ident, None, partial(_remove, "delete_subnet", SubnetId=ident))
+    return steps.finish(f"no subnet {name} is there")
+
+
+@guarded
+def vpc_absent(name: str) -> dict[str, Any]:
+    """Remove the VPC ``name``, which must be empty by now."""
+    steps = Steps(name, __opts__["test"])
+    found = _find("describe_vpcs", "Vpcs", "VpcId", name)
+    if found:
+        ident = found["VpcId"]
+        steps.differs("vpc", ident, None, partial(_remove, "delete_vpc", VpcId=ident))
+    return steps.finish(f"no VPC {name} is there")

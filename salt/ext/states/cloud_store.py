@@ -7,6 +7,7 @@ What machines fetch, and the name voters type: the bucket, the Salt environment 
       cloud_store.bucket: []
 """
 
+from functools import partial
 from typing import Any
 
 import aws
@@ -105,7 +106,7 @@ def record(name: str, zone: str | None, address: str) -> dict[str, Any]:
     if zone is None:
         return steps.finish(f"set by hand, at whoever serves {name}: {name}. {_TTL} IN A {ip}")
     zone_id = _zone_id(zone)
-    there = _current(zone_id, name)
+    there = _values(_current(zone_id, name))
 
     def upsert() -> None:
         change = {
@@ -131,17 +132,25 @@ def record(name: str, zone: str | None, address: str) -> dict[str, Any]:
 
 
 def _zone_id(zone: str) -> str:
+    found = _find_zone(zone)
+    if found is None:
+        raise aws.CloudError(
+            f"no public Route 53 zone {zone}; make it, or set platform.dns.zone to null"
+        )
+    return found
+
+
+def _find_zone(zone: str) -> str | None:
     platform = __pillar__["platform"]
     answer = aws.call(platform, "route53", "list_hosted_zones_by_name", DNSName=zone)
     for item in answer["HostedZones"]:
         if item["Name"] == f"{zone}." and not item["Config"].get("PrivateZone"):
             return str(item["Id"])
-    raise aws.CloudError(
-        f"no public Route 53 zone {zone}; make it, or set platform.dns.zone to null"
-    )
+    return None
 
 
-def _current(zone_id: str, name: str) -> list[str]:
+def _current(zone_id: str, name: str) -> dict[str, Any] | None:
+    """Return the A record of ``name``, or None."""
     answer = aws.call(
         __pillar__["platform"],
         "route53",
@@ -153,5 +162,98 @@ def _current(zone_id: str, name: str) -> list[str]:
     )
     for item in answer["ResourceRecordSets"]:
         if item["Name"] == f"{name}." and item["Type"] == "A":
-            return [value["Value"] for value in item.get("ResourceRecords", [])]
-    return []
+            return dict(item)
+    return None
+
+
+def _values(record: dict[str, Any] | None) -> list[str]:
+    """Return the addresses of ``record``; an alias has none."""
+    return [value["Value"] for value in (record or {}).get("ResourceRecords", [])]
+
+
+# The reverse --------------------------------------------------------------------------------------
+
+
+@guarded
+def record_absent(name: str, zone: str | None, address: str) -> dict[str, Any]:
+    """Remove the A record of ``name`` if it is the elastic ``address`` and nothing else."""
+    platform = __pillar__["platform"]
+    steps = Steps(name, __opts__["test"])
+    if zone is None:
+        return steps.finish(f"if {name} has an A record for the platform, remove it by hand")
+    zone_id = _find_zone(zone)
+    there = _current(zone_id, name) if zone_id else None
+    if zone_id is None or there is None:
+        return steps.finish(f"no record {name} is there")
+    found = ec2.address(platform, address)
+    if found is None or _values(there) != [found["PublicIp"]]:
+        is_ = ", ".join(_values(there)) or "an alias"
+        return steps.finish(f"{name} is {is_}, which is not ours: left alone")
+
+    def delete() -> None:
+        # Route 53 removes only what is given exactly as it is.
+        change = {"Action": "DELETE", "ResourceRecordSet": there}
+        aws.call(
+            platform,
+            "route53",
+            "change_resource_record_sets",
+            HostedZoneId=zone_id,
+            ChangeBatch={"Changes": [change]},
+        )
+
+    steps.differs(name, found["PublicIp"], None, delete)
+    return steps.finish("")
+
+
+@guarded
+def bucket_absent(name: str) -> dict[str, Any]:
+    """
+    Remove the platform's bucket and all that is in it, old versions included.
+
+    One without our tag was there before us and stays; so may be one whose creation was
+    interrupted: it goes if it is empty and has the name that we give.
+    """
+    platform = __pillar__["platform"]
+    steps = Steps(name, __opts__["test"])
+    wanted = aws.bucket(platform)
+    if _answer("head_bucket", {"404", "NoSuchBucket"}, Bucket=wanted) is None:
+        return steps.finish(f"no bucket {wanted} is there")
+    objects = _objects(wanted)
+    answer = _answer("get_bucket_tagging", {"NoSuchTagSet"}, Bucket=wanted) or {"TagSet": []}
+    is_tagged = ec2.tag({"Tags": answer["TagSet"]}, aws.PLATFORM_TAG) == platform["name"]
+    is_unfinished = not answer["TagSet"] and not objects and not platform["aws"]["bucket"]
+    if not is_tagged and not is_unfinished:
+        return steps.finish(
+            f"{wanted} has no tag {aws.PLATFORM_TAG}={platform['name']}: left alone"
+        )
+    if objects:
+        steps.differs("objects", "there", None, lambda: _empty(wanted))
+    delete = partial(aws.call, platform, "s3", "delete_bucket", Bucket=wanted)
+    steps.differs("bucket", wanted, None, delete)
+    return steps.finish("")
+
+
+def _objects(bucket: str) -> list[dict[str, str]]:
+    """Return the first thousand objects of ``bucket``, every version and deletion of them."""
+    answer = aws.call(__pillar__["platform"], "s3", "list_object_versions", Bucket=bucket)
+    return [
+        {"Key": item["Key"], "VersionId": item["VersionId"]}
+        for item in [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
+    ]
+
+
+def _empty(bucket: str) -> None:
+    platform = __pillar__["platform"]
+    while objects := _objects(bucket):
+        answer = aws.call(
+            platform,
+            "s3",
+            "delete_objects",
+            Bucket=bucket,
+            Delete={"Objects": objects, "Quiet": True},
+        )
+        # A refusal is told inside a success; without this the loop would not end.
+        for error in answer.get("Errors", []):
+            raise aws.CloudError(
+                f"s3 delete_objects failed: {error['Key']}: {error['Code']}: {error['Message']}"
+            )

@@ -7,6 +7,7 @@ import knobs
 
 # States in which a machine holds its name.
 ALIVE = ["pending", "running", "stopping", "stopped"]
+REMOVED_SECONDS = 60
 
 
 def machines(platform: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
@@ -25,6 +26,40 @@ def instances(platform: dict[str, Any], name: str | None = None) -> list[dict[st
     filters = [{"Name": "instance-state-name", "Values": ALIVE}, *aws.mine(platform, name)]
     found = aws.pages(platform, "ec2", "describe_instances", "Reservations", Filters=filters)
     return [instance for reservation in found for instance in reservation["Instances"]]
+
+
+def present(
+    platform: dict[str, Any], filters: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """
+    Return the instances that are not terminated yet, those that are being so included:
+    the platform's, or whoever's ``filters`` find.
+    """
+    states = {"Name": "instance-state-name", "Values": [*ALIVE, "shutting-down"]}
+    which = aws.mine(platform) if filters is None else filters
+    found = aws.pages(
+        platform, "ec2", "describe_instances", "Reservations", Filters=[states, *which]
+    )
+    return [instance for reservation in found for instance in reservation["Instances"]]
+
+
+def remove(platform: dict[str, Any], request: str, **arguments: Any) -> None:
+    """
+    Send a removing ``request``; for ``REMOVED_SECONDS`` again while something depends on it.
+
+    EC2 says for a moment that what was just removed is still in use. Raises CloudError.
+    """
+
+    def probe() -> tuple[bool | None, str]:
+        try:
+            aws.call(platform, "ec2", request, **arguments)
+        except aws.CloudError as error:
+            if aws.code(error) != "DependencyViolation":
+                raise
+            return None, str(error)
+        return True, "removed"
+
+    aws.wait(f"{request} of {', '.join(map(str, arguments.values()))}", REMOVED_SECONDS, probe)
 
 
 def instance(platform: dict[str, Any], name: str) -> dict[str, Any] | None:

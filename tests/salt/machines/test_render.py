@@ -93,6 +93,19 @@ def _requisites_exist(made: Tree, sls: str, data: dict[str, Any]) -> None:
                 assert (module, target) in known, f"{name}: {kind} {requisite}"
 
 
+def test_nothing_is_removed_before_it_is_allowed(tree: Make) -> None:
+    made = tree("operator", dns={"zone": "example.org"})
+    data = made.render("orch/down.sls")
+    _requisites_exist(made, "orch/down", data)
+    states = [each for each in every(data) if not each[1].startswith("stage.")]
+    (_, function, given), *removals = states
+    assert (function, given["name"], given["confirm"]) == ("cloud_removal.allowed", "f1", None)
+    assert len(removals) == 13
+    for name, function, given in removals:
+        assert "absent" in function
+        assert {"cloud_removal": "may be removed"} in given["require"], name
+
+
 def test_roles_are_given_by_id(tree: Make) -> None:
     top = tree(workers=2).render("top.sls")["base"]
     assert top["f1-master"] == ["k3s.server", "platform"]

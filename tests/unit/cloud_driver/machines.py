@@ -29,10 +29,11 @@ exec sh -c "$(echo "$2" | sed -e "s,/etc/salt,$root/etc/salt,g" -e "s,/srv,$root
 
 
 class Machines:
-    """Boots every running instance of the account once. ``wrong`` changes what it announces."""
+    """Boots every running instance of the platform once. ``wrong`` changes what it announces."""
 
     def __init__(self, platform: dict[str, Any], folder: Path) -> None:
         self.folder = folder
+        self._ours = aws.mine(platform)
         self.programs = folder / "bin"
         self.programs.mkdir(parents=True)
         ssh = self.programs / "ssh"
@@ -63,7 +64,7 @@ class Machines:
 
     def _watch(self) -> None:
         while not self._end.wait(0.05):
-            for reservation in self._ec2.describe_instances()["Reservations"]:
+            for reservation in self._ec2.describe_instances(Filters=self._ours)["Reservations"]:
                 for item in reservation["Instances"]:
                     ident = item["InstanceId"]
                     if item["State"]["Name"] == "running" and ident not in self.booted:

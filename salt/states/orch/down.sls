@@ -1,0 +1,87 @@
+# The reverse of `orch.up`: nothing that it made in the cloud is left. For good; so it wants the name:
+#   salt-run state.orchestrate orch.down pillar='{"confirm": "f1"}'
+# A plan (`test=True`) wants none. What holds something goes before it; interrupted, run it again.
+{%- set p = pillar['platform'] %}
+{%- set name = p['name'] %}
+removal begins:
+  stage.begin:
+    - name: removal
+    - text: machines, address, network, key, bucket
+
+may be removed:
+  cloud_removal.allowed:
+    - name: {{ name }}
+    - confirm: {{ pillar.get('confirm') | json }}
+
+{%- macro only_if_allowed() %}
+    - require:
+      - cloud_removal: may be removed
+{%- endmacro %}
+
+machines:
+  cloud_machines.absent:
+    - name: {{ name }}
+{{- only_if_allowed() }}
+
+# While the address is still known to be ours.
+record:
+  cloud_store.record_absent:
+    - name: {{ p['domain'] }}
+    - zone: {{ p['dns']['zone'] | json }}
+    - address: {{ name }}-master
+{{- only_if_allowed() }}
+
+address:
+  cloud_network.address_absent:
+    - name: {{ name }}-master
+{{- only_if_allowed() }}
+
+# Groups name each other: no group can go before all rules have.
+{%- for group in ('master', 'worker') %}
+
+{{ group }} rules:
+  cloud_access.rules_absent:
+    - name: {{ name }}-{{ group }}
+{{- only_if_allowed() }}
+{%- endfor %}
+{%- for group in ('master', 'worker') %}
+
+{{ group }} group:
+  cloud_access.group_absent:
+    - name: {{ name }}-{{ group }}
+{{- only_if_allowed() }}
+{%- endfor %}
+
+routes:
+  cloud_network.routes_absent:
+    - name: {{ name }}-rt
+{{- only_if_allowed() }}
+
+gateway:
+  cloud_network.gateway_absent:
+    - name: {{ name }}-igw
+{{- only_if_allowed() }}
+
+subnet:
+  cloud_network.subnet_absent:
+    - name: {{ name }}-public
+{{- only_if_allowed() }}
+
+vpc:
+  cloud_network.vpc_absent:
+    - name: {{ name }}
+{{- only_if_allowed() }}
+
+key:
+  cloud_access.key_absent:
+    - name: {{ name }}
+{{- only_if_allowed() }}
+
+bucket:
+  cloud_store.bucket_absent:
+    - name: bucket
+{{- only_if_allowed() }}
+
+removal ends:
+  stage.end:
+    - name: removal

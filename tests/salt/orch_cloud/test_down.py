@@ -1,0 +1,219 @@
+"""`orch.down` as typed: what `up` made goes, all of it, and nothing else; only when confirmed."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import aws
+import ec2
+import pytest
+
+from tests.conftest import ROOT
+from tests.unit.cloud_driver.conftest import IMAGE, endpoint, machines, platform  # noqa: F401
+
+from .test_commands import orchestrate, repository  # noqa: F401
+
+DOWN = ("orch.down", 'pillar={"confirm": "f1"}')
+KINDS = {
+    "describe_addresses": "Addresses",
+    "describe_key_pairs": "KeyPairs",
+    "describe_network_interfaces": "NetworkInterfaces",
+    "describe_security_groups": "SecurityGroups",
+    "describe_route_tables": "RouteTables",
+    "describe_internet_gateways": "InternetGateways",
+    "describe_subnets": "Subnets",
+    "describe_vpcs": "Vpcs",
+    "describe_volumes": "Volumes",
+}
+
+
+def call(platform: dict[str, Any], request: str, **arguments: Any) -> dict[str, Any]:  # noqa: F811
+    return aws.call(platform, "ec2", request, **arguments)
+
+
+def account(platform: dict[str, Any]) -> dict[str, list[str]]:  # noqa: F811
+    """Return everything in the account that a platform could leave, by kind."""
+    found = {
+        key: sorted(json.dumps(item, default=str, sort_keys=True) for item in answer[key])
+        for request, key in KINDS.items()
+        for answer in [call(platform, request)]
+    }
+    found["machines"] = [item["InstanceId"] for item in ec2.present(platform, [])]
+    buckets = aws.call(platform, "s3", "list_buckets")["Buckets"]
+    found["buckets"] = [item["Name"] for item in buckets]
+    return found
+
+
+def changed(results: dict[str, dict[str, Any]]) -> set[str]:
+    return {ident for ident, result in results.items() if result["changes"]}
+
+
+def records(platform: dict[str, Any], zone: str) -> list[Any]:  # noqa: F811
+    answer = aws.call(platform, "route53", "list_resource_record_sets", HostedZoneId=zone)
+    return [
+        (item["Name"], [value["Value"] for value in item["ResourceRecords"]])
+        for item in answer["ResourceRecordSets"]
+        if item["Type"] == "A"
+    ]
+
+
+@pytest.fixture
+def zone(platform, monkeypatch) -> str:  # noqa: F811
+    """The domain's zone, which is the operator's own; must come before ``repository``."""
+    platform["dns"]["zone"] = "example.org"
+    made = aws.call(
+        platform, "route53", "create_hosted_zone", Name="example.org", CallerReference="1"
+    )
+    return str(made["HostedZone"]["Id"])
+
+
+@pytest.fixture
+def tree(zone, repository, platform) -> Path:  # noqa: F811
+    site = repository / ".state/pillar/site.sls"
+    site.write_text(site.read_text() + "  dns: {zone: example.org}\n")
+    return Path(repository)
+
+
+def test_up_then_down_leaves_nothing(zone, tree, platform, machines):  # noqa: F811
+    before = account(platform)
+    orchestrate(tree, "orch.network")
+    orchestrate(tree, "orch.machines")
+    bucket = aws.bucket(platform)
+    aws.call(
+        platform,
+        "s3",
+        "put_bucket_versioning",
+        Bucket=bucket,
+        VersioningConfiguration={"Status": "Enabled"},
+    )
+    for body in (b"1", b"2"):
+        aws.call(platform, "s3", "put_object", Bucket=bucket, Key="a", Body=body)
+    aws.call(platform, "s3", "delete_object", Bucket=bucket, Key="a")
+    made = account(platform)
+    assert all(made[key] != before[key] for key in made)
+
+    # Nothing is touched without the name, or with another.
+    for words in ((), ('pillar={"confirm": ""}',), ('pillar={"confirm": "f2"}',)):
+        refused = orchestrate(tree, "orch.down", *words, code=1)
+        said = refused["may be removed"]["comment"]
+        assert "make down CLOUD=aws CONFIRM=f1" in said
+        for item in made["machines"]:
+            assert item in said
+        for word in ("f1-master", bucket, "VPC vpc-", "subnet subnet-", "gateway igw-"):
+            assert word in said
+        assert not changed(refused)
+    plan = orchestrate(tree, "orch.down", "test=True")
+    assert account(platform) == made
+    assert (tree / ".state/ssh/id_ed25519").exists()
+
+    first = orchestrate(tree, *DOWN)
+    assert {result["result"] for result in first.values()} == {True}
+    assert changed(first) == changed(plan)
+    assert {i: set(r["changes"]) for i, r in first.items()} == {
+        i: set(r["changes"]) for i, r in plan.items()
+    }
+    assert account(platform) == before
+    assert records(platform, zone) == []
+    assert not (tree / ".state/ssh").exists()
+    assert not (tree / ".state/known_hosts").exists()
+
+    second = orchestrate(tree, *DOWN)
+    assert {result["result"] for result in second.values()} == {True}
+    assert changed(second) == set()
+
+    # And up again is possible.
+    assert {s["result"] for s in orchestrate(tree, "orch.network").values()} == {True}
+
+
+def in_the_vpc(platform: dict[str, Any]) -> dict[str, str]:  # noqa: F811
+    (subnet,) = call(platform, "describe_subnets", Filters=aws.mine(platform))["Subnets"]
+    return {"SubnetId": subnet["SubnetId"]}
+
+
+def foreign_instance(platform: dict[str, Any]) -> str:  # noqa: F811
+    made = call(
+        platform,
+        "run_instances",
+        ImageId=IMAGE,
+        InstanceType="t3.small",
+        MinCount=1,
+        MaxCount=1,
+        **in_the_vpc(platform),
+    )
+    return str(made["Instances"][0]["InstanceId"])
+
+
+def foreign_interface(platform: dict[str, Any]) -> str:  # noqa: F811
+    made = call(platform, "create_network_interface", **in_the_vpc(platform))
+    return str(made["NetworkInterface"]["NetworkInterfaceId"])
+
+
+def foreign_group(platform: dict[str, Any]) -> str:  # noqa: F811
+    (vpc,) = call(platform, "describe_vpcs", Filters=aws.mine(platform))["Vpcs"]
+    made = call(
+        platform,
+        "create_security_group",
+        GroupName="theirs",
+        Description="not ours",
+        VpcId=vpc["VpcId"],
+    )
+    return str(made["GroupId"])
+
+
+def test_what_others_have_in_the_vpc_stops_it(repository, platform):  # noqa: F811
+    orchestrate(repository, "orch.network")
+    theirs = [make(platform) for make in (foreign_instance, foreign_interface, foreign_group)]
+    there = account(platform)
+    for words in (DOWN, ("orch.down", "test=True")):
+        stopped = orchestrate(repository, *words, code=1)
+        assert not changed(stopped)
+        said = stopped["may be removed"]["comment"]
+        assert "nothing was removed" in said
+        for ident in theirs:
+            assert ident in said
+    assert account(platform) == there
+
+
+def test_what_is_not_ours_is_left_alone(zone, tree, platform):  # noqa: F811
+    """A record that points elsewhere, a bucket that was there before us, an untagged key pair."""
+    bucket = aws.bucket(platform)
+    region = {"LocationConstraint": platform["aws"]["region"]}
+    aws.call(platform, "s3", "create_bucket", Bucket=bucket, CreateBucketConfiguration=region)
+    aws.call(platform, "s3", "put_object", Bucket=bucket, Key="theirs", Body=b"1")
+    orchestrate(tree, "orch.network")
+    call(platform, "delete_key_pair", KeyName="f1")
+    call(platform, "create_key_pair", KeyName="f1", KeyType="ed25519")
+    record = {
+        "Name": "vote.example.org.",
+        "Type": "A",
+        "TTL": 60,
+        "ResourceRecords": [{"Value": "198.51.100.9"}],
+    }
+    aws.call(
+        platform,
+        "route53",
+        "change_resource_record_sets",
+        HostedZoneId=zone,
+        ChangeBatch={"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]},
+    )
+    results = orchestrate(tree, *DOWN)
+    assert {result["result"] for result in results.values()} == {True}
+    assert "198.51.100.9, which is not ours" in results["record"]["comment"]
+    assert "left alone" in results["bucket"]["comment"]
+    assert records(platform, zone) == [("vote.example.org.", ["198.51.100.9"])]
+    left = aws.call(platform, "s3", "list_objects_v2", Bucket=bucket)["Contents"]
+    assert [item["Key"] for item in left] == ["theirs"]
+    assert [k["KeyName"] for k in call(platform, "describe_key_pairs")["KeyPairs"]] == ["f1"]
+
+
+def test_the_makefile_hands_the_name_over():
+    done = subprocess.run(
+        ["make", "-n", "-o", ".venv/lab.stamp", "down", "CLOUD=aws", "CONFIRM=f1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.search(r"""orch\.down pillar='\{"confirm": "f1"\}'""", done.stdout)
