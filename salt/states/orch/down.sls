@@ -8,10 +8,16 @@ removal begins:
     - name: removal
     - text: machines, address, network, key, bucket
 
+one at a time:
+  road.alone:
+    - name: orch.down
+
 may be removed:
   cloud_removal.allowed:
     - name: {{ name }}
     - confirm: {{ pillar.get('confirm') | json }}
+    - require:
+      - road: one at a time
 
 {%- macro only_if_allowed() %}
     - require:

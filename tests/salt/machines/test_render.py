@@ -98,7 +98,8 @@ def test_nothing_is_removed_before_it_is_allowed(tree: Make) -> None:
     data = made.render("orch/down.sls")
     _requisites_exist(made, "orch/down", data)
     states = [each for each in every(data) if not each[1].startswith("stage.")]
-    (_, function, given), *removals = states
+    (_, alone, _), (_, function, given), *removals = states
+    assert alone == "road.alone"
     assert (function, given["name"], given["confirm"]) == ("cloud_removal.allowed", "f1", None)
     assert len(removals) == 13
     for name, function, given in removals:
