@@ -20,6 +20,7 @@ from typing import Any
 
 import boto3
 import yaml
+from salt.exceptions import SaltException
 from salt.utils.dictupdate import merge_recurse
 
 from lab import build, cloud, site
@@ -28,6 +29,11 @@ from lab.cloud.config import home
 from lab.k3s import pack
 
 ROOT = Path(__file__).resolve().parents[1]
+# The product's own rules for knobs and for who may run.
+sys.path.insert(0, str(ROOT / "salt" / "ext" / "utils"))
+import knobs_check  # noqa: E402
+import lock  # noqa: E402
+
 STATE = ROOT / ".state"
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -50,6 +56,7 @@ def stage(name: str, text: str, act: Callable[[], Any]) -> Any:
 
 def prepare() -> None:
     """Everything the lab does before the product's road begins."""
+    _alone("prepare")
     problems = _machine() + _knobs() + cloud.preflight(site.doors()) + build.preflight()
     if problems:
         raise SystemExit("\n".join(["nothing was touched; put this right first:", *problems]))
@@ -70,6 +77,15 @@ def prepare() -> None:
     text = yaml.safe_dump(local, sort_keys=False)
     (STATE / "pillar" / "local.sls").write_text(f"# Written by `python -m lab prepare`.\n{text}")
     (STATE / "env").write_text(ENVIRONMENT.format(root=ROOT))
+
+
+def _alone(command: str) -> None:
+    """Keep out of the way of an `up` that is under way; see salt/ext/utils/lock.py."""
+    if STATE.exists():
+        try:
+            lock.hold(STATE / "lock", f"python -m lab {command}")
+        except SaltException as error:
+            raise SystemExit(f"lab: {error}") from None
 
 
 def _claim() -> None:
@@ -104,9 +120,6 @@ def _knobs() -> list[str]:
     What is wrong with the operator's knobs. The product checks them too, with the whole pillar; but
     that is after the builds.
     """
-    sys.path.insert(0, str(ROOT / "salt" / "ext" / "utils"))
-    import knobs_check
-
     pillar: dict[str, Any] = {}
     for name in ("platform", "versions", "app", "site"):
         text = (ROOT / "salt" / "pillar" / f"{name}.sls").read_text()
@@ -187,6 +200,7 @@ def logs() -> None:
 
 def down() -> None:
     """Remove the lab and everything that was made in it, the operator's memory of it too."""
+    _alone("down")
     report = cloud.down()
     for thing in report["removed"]:
         print(f"  removed  {thing}")

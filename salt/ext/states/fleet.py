@@ -55,22 +55,31 @@ def ready(name: str, minions: list[str], deadline: float = 120) -> Result:
     return _result(name, True, changes, f"{len(minions)} minions answer")
 
 
-def highstate(name: str, minions: list[str]) -> Result:
+def highstate(name: str, minions: list[str], deadline: float = 300) -> Result:
     """
     Run the highstate on all ``minions`` at once; its results are this state's changes.
 
     The machine id of each is given along as the pillar's ``machines``: that is how
     ``kube.nodes_pruned`` knows a machine that was replaced under the same name.
     """
-    answers = _ask(minions, ["grains.get"], arguments=[["machine_id"]])
+    # A state run that is still under way, of an `up` that was interrupted, is waited for. (Salt's
+    # `queue` would lose sight of a job that waits, and report it as not returned.)
+    end = time.monotonic() + deadline
+    questions = {"grains.get": ["machine_id"], "state.running": []}
+    while True:
+        answers = _ask(minions, list(questions), arguments=list(questions.values()))
+        busy = {minion: a["state.running"] for minion, a in answers.items() if a["state.running"]}
+        if not busy:
+            break
+        if time.monotonic() >= end:
+            return _result(name, False, {}, f"waited {deadline:g} s for other state runs: {busy}")
+        time.sleep(1)
     machines = {minion: str(answer["grains.get"]) for minion, answer in answers.items()}
-    # One that is still under way, of an `up` that was interrupted, is waited for.
     run: Result = __states__["salt.state"](  # noqa: F821 - from the loader, as __salt__
         name,
         tgt=minions,
         tgt_type="list",
         highstate=True,
-        queue=True,
         pillar={"machines": machines},
     )
     return run
