@@ -18,7 +18,7 @@ DOWN := salt-run --out=summary state.orchestrate orch.down pillar='{"confirm": "
 endif
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export F1_EVENTS := $(CURDIR)/.state/events.jsonl
+EVENTS := $(CURDIR)/.state/events.jsonl
 PYTHONWARNINGS ?= ignore
 export PYTHONWARNINGS
 
@@ -26,9 +26,9 @@ help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 up: .venv/lab.stamp  ## Make it so: from nothing (or anything) to a counted vote
-	@mkdir -p .state && rm -f $(F1_EVENTS)
 	@$(LAB) prepare
-	@salt-run --out=summary state.orchestrate orch.up
+	@mkdir -p .state && rm -f $(EVENTS)
+	@F1_EVENTS=$(EVENTS) salt-run --out=summary state.orchestrate orch.up
 	@$(LAB) ready
 
 plan: .venv/lab.stamp  ## Show what `up` would change; touches nothing, exit code 2 if something differs
