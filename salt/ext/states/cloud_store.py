@@ -109,22 +109,13 @@ def record(name: str, zone: str | None, address: str) -> dict[str, Any]:
     there = _values(_current(zone_id, name))
 
     def upsert() -> None:
-        change = {
-            "Action": "UPSERT",
-            "ResourceRecordSet": {
-                "Name": f"{name}.",
-                "Type": "A",
-                "TTL": _TTL,
-                "ResourceRecords": [{"Value": ip}],
-            },
+        record_set = {
+            "Name": f"{name}.",
+            "Type": "A",
+            "TTL": _TTL,
+            "ResourceRecords": [{"Value": ip}],
         }
-        aws.call(
-            platform,
-            "route53",
-            "change_resource_record_sets",
-            HostedZoneId=zone_id,
-            ChangeBatch={"Changes": [change]},
-        )
+        _change_record(platform, zone_id, "UPSERT", record_set)
 
     if there != [ip]:
         steps.differs(name, ", ".join(there) or None, ip, upsert)
@@ -192,14 +183,7 @@ def record_absent(name: str, zone: str | None, address: str) -> dict[str, Any]:
 
     def delete() -> None:
         # Route 53 removes only what is given exactly as it is.
-        change = {"Action": "DELETE", "ResourceRecordSet": there}
-        aws.call(
-            platform,
-            "route53",
-            "change_resource_record_sets",
-            HostedZoneId=zone_id,
-            ChangeBatch={"Changes": [change]},
-        )
+        _change_record(platform, zone_id, "DELETE", there)
 
     steps.differs(name, found["PublicIp"], None, delete)
     return steps.finish("")
@@ -257,3 +241,17 @@ def _empty(bucket: str) -> None:
             raise aws.CloudError(
                 f"s3 delete_objects failed: {error['Key']}: {error['Code']}: {error['Message']}"
             )
+
+
+def _change_record(
+    platform: dict[str, Any], zone_id: str, action: str, record_set: dict[str, Any]
+) -> None:
+    """Let Route 53 do ``action`` (``UPSERT`` or ``DELETE``) with one record set of a zone."""
+    change = {"Action": action, "ResourceRecordSet": record_set}
+    aws.call(
+        platform,
+        "route53",
+        "change_resource_record_sets",
+        HostedZoneId=zone_id,
+        ChangeBatch={"Changes": [change]},
+    )

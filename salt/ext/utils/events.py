@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 Event = dict[str, Any]
 
@@ -32,13 +32,13 @@ def end(stage: str, text: str) -> Event:
     return _emit({"kind": "end", "stage": stage, "text": text, "seconds": seconds})
 
 
-def _emit(event: Event, out: TextIO | None = None) -> Event:
+def _emit(event: Event) -> Event:
     event = {"at": round(time.time(), 2), **event}
     path = os.environ.get("F1_EVENTS")
     if path:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
-    print(draw(event), file=out or sys.stderr, flush=True)
+    print(draw(event), file=sys.stderr, flush=True)
     return event
 
 
