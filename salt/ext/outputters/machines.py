@@ -1,0 +1,36 @@
+"""
+What salt-cloud answers, with an exit code that is true.
+
+salt-cloud ends with 0 whatever became of the machines of a map or a profile: a failed one is an
+``Error`` inside its answer. This outputter (``output`` in ``salt/config/cloud``) shows the answer
+as ``nested`` does and ends the command with 1 if there is one. With another ``--out`` the ``Error``
+is in the data and the exit code is Salt's own.
+
+CLI Example:
+
+.. code-block:: bash
+
+    salt-cloud -m salt/cloud/k3s.map -P -y || echo "not all machines are there"
+"""
+
+from typing import Any
+
+import salt.output
+
+__opts__: dict[str, Any]
+
+
+def output(data: Any, **kwargs: Any) -> str:
+    """Return ``data`` as ``nested`` text; show it and raise SystemExit if a machine failed."""
+    text = str(salt.output.out_format(data, "nested", __opts__))
+    if not _has_error(data):
+        return text
+    # Salt prints what an outputter returns, and nothing of one that does not return.
+    print(text)
+    raise SystemExit(1)
+
+
+def _has_error(data: Any) -> bool:
+    if not isinstance(data, dict):
+        return False
+    return bool(data.get("Error")) or any(_has_error(value) for value in data.values())
