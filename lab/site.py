@@ -82,11 +82,13 @@ def knobs() -> dict[str, Any]:
         "aliases": [BROWSER],
         "aws": {
             "region": config.region,
-            "zone": f"{config.region}a",
+            "zones": [f"{config.region}a", f"{config.region}b"],
             "endpoint_url": config.api_url,
             "s3_endpoint_url": config.s3_url,
         },
         "image": {"id": config.images[0].ami},
+        # Machines find the file server and the registry at ports of their own.
+        "network": {"egress_ports": [80, 443, config.files_port, REGISTRY_PORT]},
         "operator": {"cidrs": [f"{HOST_ADDRESS}/32"]},
         "dns": {"zone": ZONE},
         "registry": {

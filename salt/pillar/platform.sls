@@ -5,7 +5,7 @@ platform:
   aliases: []
   aws:
     region: eu-west-3
-    zone: eu-west-3a
+    zones: [eu-west-3a, eu-west-3b]
     endpoint_url: null
     s3_endpoint_url: null
     bucket: null
@@ -15,8 +15,11 @@ platform:
     name: debian-12-amd64-*
   network:
     vpc_cidr: 10.20.0.0/16
-    subnet_cidr: 10.20.1.0/24
+    master_cidr: 10.20.1.0/24
+    worker_cidrs: [10.20.2.0/24, 10.20.3.0/24]
     master_ip: 10.20.1.10
+    egress: master
+    egress_ports: [80, 443]
   operator:
     cidrs: []
   master:

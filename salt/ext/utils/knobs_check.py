@@ -40,7 +40,7 @@ def problems(pillar: dict[str, Any]) -> list[str]:
     found = [line for error in validator.iter_errors(platform) for line in _lines(error)]
     if not found:
         # Only knobs that are well formed can be held against each other.
-        for rule in (_network, _zone, _domain, _registry, _lock):
+        for rule in (_network, _zones, _domain, _registry, _lock):
             found += rule(pillar)
     return sorted(set(found))
 
@@ -64,35 +64,64 @@ def _lines(error: jsonschema.ValidationError) -> Iterator[str]:
 
 
 def _network(pillar: dict[str, Any]) -> list[str]:
-    net = pillar["platform"]["network"]
-    vpc, subnet = (ipaddress.IPv4Network(net[key]) for key in ("vpc_cidr", "subnet_cidr"))
-    if not subnet.subnet_of(vpc):
-        return [
-            f"platform.network.subnet_cidr: {subnet} is outside the VPC; "
-            f"use a part of platform.network.vpc_cidr ({vpc})"
-        ]
+    platform = pillar["platform"]
+    net, zones = platform["network"], platform["aws"]["zones"]
+    key = "platform.network"
+    vpc = ipaddress.IPv4Network(net["vpc_cidr"])
+    master = ipaddress.IPv4Network(net["master_cidr"])
+    workers = [ipaddress.IPv4Network(cidr) for cidr in net["worker_cidrs"]]
+    subnets = {f"{key}.master_cidr": master}
+    subnets |= {f"{key}.worker_cidrs.{index}": one for index, one in enumerate(workers)}
     found = []
-    master = ipaddress.IPv4Address(net["master_ip"])
-    # AWS keeps the first four addresses of a subnet and the last one for itself.
-    reserved = {subnet[0], subnet[1], subnet[2], subnet[3], subnet[-1]}
-    if master not in subnet or master in reserved:
+    for where, one in {f"{key}.vpc_cidr": vpc, **subnets}.items():
+        if not 16 <= one.prefixlen <= 28:
+            found.append(f"{where}: {one} is no size that EC2 knows; use one from /16 to /28")
+    if len(workers) != len(zones):
         found.append(
-            f"platform.network.master_ip: {master} cannot be a machine's; use an address of "
-            f"{subnet} other than its first four and its last"
+            f"{key}.worker_cidrs: {len(workers)} for {len(zones)} zones; "
+            "use one network for each of platform.aws.zones"
         )
-    if pillar["platform"]["workers"]["count"] + 1 > subnet.num_addresses - len(reserved):
+    for index, (where, one) in enumerate(subnets.items()):
+        if not one.subnet_of(vpc):
+            found.append(f"{where}: {one} is outside the VPC; use a part of {key}.vpc_cidr ({vpc})")
+        for other, before in list(subnets.items())[:index]:
+            if one.overlaps(before):
+                found.append(f"{where}: {one} overlaps {other} ({before}); use another part of it")
+    if found:
+        # Addresses are counted only in a network that can be made.
+        return found
+    address = ipaddress.IPv4Address(net["master_ip"])
+    if address not in master or address in _reserved(master):
         found.append(
-            f"platform.workers.count: {subnet} is too small for them; "
-            "use fewer workers or a larger platform.network.subnet_cidr"
+            f"{key}.master_ip: {address} cannot be a machine's; use an address of "
+            f"{master} other than its first four and its last"
         )
+    count = platform["workers"]["count"]
+    for index, one in enumerate(workers):
+        # Worker N lies in zone (N-1) mod zones.
+        wanted = len(range(index, count, len(zones)))
+        room = one.num_addresses - len(_reserved(one))
+        if wanted > room:
+            found.append(
+                f"platform.workers.count: {one} has room for {room} workers, not {wanted}; "
+                f"use fewer workers, or larger {key}.worker_cidrs"
+            )
     return found
 
 
-def _zone(pillar: dict[str, Any]) -> list[str]:
+def _reserved(subnet: ipaddress.IPv4Network) -> set[ipaddress.IPv4Address]:
+    """AWS keeps the first four addresses of a subnet and the last one for itself."""
+    return {subnet[0], subnet[1], subnet[2], subnet[3], subnet[-1]}
+
+
+def _zones(pillar: dict[str, Any]) -> list[str]:
     aws = pillar["platform"]["aws"]
-    if aws["zone"][:-1] == aws["region"]:
-        return []
-    return [f"platform.aws.zone: {aws['zone']} is not in {aws['region']}; use {aws['region']}a"]
+    region = aws["region"]
+    return [
+        f"platform.aws.zones.{index}: {zone} is not in {region}; use a zone such as {region}a"
+        for index, zone in enumerate(aws["zones"])
+        if zone[:-1] != region
+    ]
 
 
 def _domain(pillar: dict[str, Any]) -> list[str]:

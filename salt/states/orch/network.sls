@@ -15,8 +15,8 @@ subnet:
   cloud_network.subnet:
     - name: {{ name }}-public
     - vpc: {{ name }}
-    - cidr: {{ p['network']['subnet_cidr'] }}
-    - zone: {{ p['aws']['zone'] }}
+    - cidr: {{ p['network']['master_cidr'] }}
+    - zone: {{ p['aws']['zones'][0] }}
 
 gateway:
   cloud_network.gateway:

@@ -40,19 +40,42 @@ def test_the_defaults_with_an_operator_are_right(pillar):
     assert check.problems(pillar) == []
 
 
+WORKERS = "platform.network.worker_cidrs"
 WRONG = [
     ("platform.name", "F1_Vote", 'platform.name: "F1_Vote" is not right'),
     ("platform.domain", "localhost", 'platform.domain: "localhost" is not right; use'),
     ("platform.domain", "Vote.Example.org", "lower-case host name"),
     ("platform.aliases", "vote.example.org", "platform.aliases"),
     ("platform.aws.region", "Paris", "a region such as eu-west-3"),
-    ("platform.aws.zone", "eu-west-1a", "platform.aws.zone: eu-west-1a is not in eu-west-3"),
+    ("platform.aws.zones", ["eu-west-3a", "eu-west-1b"], "zones.1: eu-west-1b is not in eu-west-3"),
+    ("platform.aws.zones", ["eu-west-3a", "eu-west-3a"], "a list of different zones"),
+    ("platform.aws.zones", [], "a list of different zones"),
+    ("platform.aws.zones", "eu-west-3a", "a list of different zones"),
+    ("platform.aws.zones", ["a", "eu-west-3b"], 'zones.0: "a" is not right; use a zone of the'),
+    ("platform.aws.zones", ["eu-west-3a"], "worker_cidrs: 2 for 1 zones; use one network for each"),
+    ("platform.aws.zone", "eu-west-3a", "platform.aws.zone: no such knob"),
     ("platform.aws.endpoint_url", "10.0.0.1:80", "an http:// or https:// address, or null"),
     ("platform.aws.bucket", "A", "an S3 bucket name, or null"),
     ("platform.image.id", "debian", "ami-…, or null"),
     ("platform.image.owner", 136693071363, "in quotes"),
     ("platform.network.vpc_cidr", "10.20.0.1/16", "an IPv4 network"),
-    ("platform.network.subnet_cidr", "10.21.1.0/24", "outside the VPC"),
+    ("platform.network.vpc_cidr", "10.20.0.0/15", "vpc_cidr: 10.20.0.0/15 is no size that EC2"),
+    ("platform.network.master_cidr", "10.21.1.0/24", "master_cidr: 10.21.1.0/24 is outside the"),
+    ("platform.network.master_cidr", "10.20.1.0/29", "use one from /16 to /28"),
+    ("platform.network.master_cidr", ..., "platform.network.master_cidr: missing"),
+    (WORKERS, ["10.20.2.0/24"], "worker_cidrs: 1 for 2 zones; use one network for each"),
+    (WORKERS, ["10.20.2.0/24", "10.21.3.0/24"], "worker_cidrs.1: 10.21.3.0/24 is outside the VPC"),
+    (WORKERS, ["10.20.2.0/24", "10.20.2.128/25"], "overlaps platform.network.worker_cidrs.0 (10.2"),
+    (WORKERS, ["10.20.2.0/24", "10.20.1.0/25"], "overlaps platform.network.master_cidr (10.20.1.0"),
+    (WORKERS, ["10.20.2.0/24", "10.20.3.1/24"], "worker_cidrs.1: "),
+    (WORKERS, "10.20.2.0/24", "one for each of platform.aws.zones"),
+    ("platform.network.subnet_cidr", "10.20.1.0/24", "subnet_cidr: no such knob"),
+    ("platform.network.egress", "nat", 'egress: "nat" is not right; use master, nat-gateway or pu'),
+    ("platform.network.egress_ports", [], "a list of different TCP ports"),
+    ("platform.network.egress_ports", [443, 443], "a list of different TCP ports"),
+    ("platform.network.egress_ports", [80, 0], "egress_ports.1: 0 is not right; use a TCP port"),
+    ("platform.network.egress_ports", [65536], "a TCP port from 1 to 65535"),
+    ("platform.network.egress_ports", ["https"], "a TCP port from 1 to 65535"),
     ("platform.network.master_ip", "10.20.1.2", "other than its first four"),
     ("platform.network.master_ip", "10.20.2.10", "cannot be a machine's"),
     ("platform.network.master_ip", "ten", "an IPv4 address"),
@@ -90,11 +113,14 @@ def test_everything_wrong_is_said_at_once(pillar):
     assert len(check.problems(pillar)) == 3
 
 
-def test_too_many_workers_for_the_subnet(pillar):
-    pillar = put(pillar, "platform.network.subnet_cidr", "10.20.1.0/28")
-    pillar = put(pillar, "platform.workers.count", 11)
-    assert [line for line in check.problems(pillar) if line.startswith("platform.workers.count")]
-    assert check.problems(put(pillar, "platform.workers.count", 10)) == []
+def test_too_many_workers_for_a_subnet(pillar):
+    """They are spread over the zones: 23 are 12 in the first, which has 11 addresses."""
+    pillar = put(pillar, WORKERS, ["10.20.2.0/28", "10.20.3.0/28"])
+    assert check.problems(put(pillar, "platform.workers.count", 22)) == []
+    assert check.problems(put(pillar, "platform.workers.count", 23)) == [
+        "platform.workers.count: 10.20.2.0/28 has room for 11 workers, not 12; "
+        "use fewer workers, or larger platform.network.worker_cidrs"
+    ]
 
 
 def test_every_knob_has_a_default_and_a_meaning():
