@@ -456,3 +456,6 @@ def _complete(platform: dict[str, Any], name: str, item: dict[str, Any], is_know
         ec2.associate(platform, name, instance_id)
     if not is_known and role:
         firstcontact.introduce(platform, name, role, instance_id)
+
+
+# Actions and functions --------------------------------------------------------------------------
