@@ -25,6 +25,7 @@ from moto.ec2.responses import general as moto_general
 from moto.ec2.utils import Base64EncodedString
 from moto.route53.models import route53_backends
 
+from lab.cloud import moto_fixes
 from lab.cloud.config import ACCOUNT, PUBLIC, Image
 from lab.cloud.model import Group, Machine, Rule, View
 
@@ -33,7 +34,6 @@ LOCK = threading.RLock()
 
 Records = dict[tuple[str, str], tuple[int, tuple[str, ...]]]
 Zones = dict[str, Records]
-_original_terminate = Instance.terminate
 _original_reboot = Instance.reboot
 
 
@@ -62,23 +62,6 @@ def free_public_address() -> str:
     raise NoAddressLeft(f"all of {PUBLIC} is taken; release addresses")
 
 
-def _terminate(self: Any) -> Any:
-    """As in AWS, the elastic address comes free and the first interface goes with the machine
-    (moto keeps both, so that its private address could never be used again)."""
-    for address in self.ec2_backend.addresses:
-        if address.instance is self or (address.eni and address.eni.instance is self):
-            address.instance = address.eni = address.association_id = None
-    if self._state.name != "terminated":
-        for nic in self.nics.values():
-            nic.public_ip = None
-            if nic.description == "Primary network interface" and nic.id in self.ec2_backend.enis:
-                nic.delete_on_termination = True
-            elif nic.id not in self.ec2_backend.enis:
-                nic.delete_on_termination = False
-        return _original_terminate(self)
-    return self._state
-
-
 def _reboot(self: Any) -> None:
     """Count reboots, so that a reboot is a difference between wanted and present."""
     self.f1_reboots = getattr(self, "f1_reboots", 0) + 1
@@ -91,9 +74,9 @@ def bind(console: Callable[[str], str]) -> None:
     Args:
         console: gives a machine's console output by instance id.
     """
+    moto_fixes.apply()
     moto_addresses.random_ip = free_public_address
     moto_interfaces.random_public_ip = free_public_address
-    Instance.terminate = _terminate
     Instance.reboot = _reboot
 
     def get_console_output(self: Any) -> Any:

@@ -225,7 +225,8 @@ def described(cloud):
 def test_a_restart_forgets_nothing(cloud, store):
     vpc, subnet = cloud.network()
     group = cloud.ec2.create_security_group(GroupName="m", Description="m", VpcId=vpc)["GroupId"]
-    instance = cloud.run(subnet, SecurityGroupIds=[group], UserData="x")
+    once = {"SecurityGroupIds": [group], "UserData": "x", "ClientToken": "f1-one.000000000001"}
+    instance = cloud.run(subnet, **once)
     elastic = cloud.ec2.allocate_address()["AllocationId"]
     cloud.ec2.associate_address(InstanceId=instance, AllocationId=elastic)
     zone = cloud.route53.create_hosted_zone(Name="example.org", CallerReference="1")
@@ -251,6 +252,7 @@ def test_a_restart_forgets_nothing(cloud, store):
     moto_cloud.register([Image()], REGION)
     assert described(cloud) == before
     # and it is a whole cloud, not a picture of one
+    assert cloud.run(subnet, **once) == instance
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     assert moto_cloud.view(REGION).machines == ()
 
