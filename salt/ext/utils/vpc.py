@@ -8,10 +8,12 @@ too young to have any is found by its tag. Requests and answers: EC2 API referen
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any, TypeVar
 
 import aws
+from steps import Steps
 
 T = TypeVar("T")
 
@@ -81,6 +83,12 @@ def subnets(platform: dict[str, Any]) -> dict[str, tuple[str, str]]:
     for cidr, zone in zip(network["worker_cidrs"], zones, strict=True):
         made[f"{name}-workers-{zone[-1]}"] = (cidr, zone)
     return made
+
+
+def shared(context: MutableMapping[str, Any], platform: dict[str, Any]) -> "View":
+    """Return the one View of a run of states; ``context`` is their ``__context__``."""
+    view: View = context.setdefault("f1_network", View(platform))
+    return view
 
 
 def is_ours(platform: dict[str, Any], item: dict[str, Any]) -> bool:
@@ -170,9 +178,13 @@ class View:
         ident = self.vpc_id()
         return {g["GroupName"]: g for g in self._groups() if g["VpcId"] == ident}
 
-    def group_name(self, role: str) -> str:
-        """Return the name of the group of ``role`` (``master`` or ``worker``)."""
-        return f"{self.platform['name']}-{role}"
+    def stranger(self, name: str) -> dict[str, Any] | None:
+        """Return the VPC's group that is named like our ``name`` and described otherwise."""
+        ident, ours = self.vpc_id(), self.groups()
+        for group in self._named_groups():
+            if group["VpcId"] == ident and group["GroupName"] == name and name not in ours:
+                return group
+        return None
 
     def subnet(self, cidr: str) -> dict[str, Any] | None:
         """Return the subnet with the addresses ``cidr``, or None."""
@@ -274,6 +286,14 @@ class View:
         finally:
             self.forget()
 
+    def retag(self, steps: Steps, item: dict[str, Any], ident: str, name: str) -> None:
+        """Note which of our tags ``item`` (its id: ``ident``) has lost; others' tags stay."""
+        there = {pair["Key"]: pair["Value"] for pair in item.get("Tags", [])}
+        for tag in aws.tags(self.platform, name):
+            if there.get(tag["Key"]) != tag["Value"]:
+                act = partial(self.change, "create_tags", Resources=[ident], Tags=[tag])
+                steps.differs(f"tag {tag['Key']}", there.get(tag["Key"]), tag["Value"], act)
+
     def until(self, what: str, look: Callable[[], T | None], seconds: float = SEEN_SECONDS) -> T:
         """Ask EC2 anew until ``look`` finds something, or raise CloudError after ``seconds``."""
 
@@ -283,15 +303,18 @@ class View:
 
         return aws.wait(what, seconds, probe)
 
+    def _descriptions(self) -> dict[str, str]:
+        return {f"{self.platform['name']}-{role}": text for role, text in GROUPS.items()}
+
+    def _named_groups(self) -> list[dict[str, Any]]:
+        """Return every group of the region that has one of our names."""
+        filters = _by("group-name", sorted(self._descriptions()))
+        return self.describe("describe_security_groups", "SecurityGroups", Filters=filters)
+
     def _groups(self) -> list[dict[str, Any]]:
-        """Return every group of the region with one of our names and its description."""
-        wanted = {self.group_name(role): text for role, text in GROUPS.items()}
-        found = self.describe(
-            "describe_security_groups",
-            "SecurityGroups",
-            Filters=_by("group-name", sorted(wanted)),
-        )
-        return [g for g in found if g["Description"] == wanted[g["GroupName"]]]
+        """Return those of our names and with their descriptions, in any VPC."""
+        texts = self._descriptions()
+        return [g for g in self._named_groups() if g["Description"] == texts[g["GroupName"]]]
 
     def _homes(self) -> list[str]:
         return sorted({str(group["VpcId"]) for group in self._groups()})
