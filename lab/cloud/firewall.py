@@ -1,4 +1,4 @@
-"""Security groups and the internet gateway's address translation as an nftables table.
+"""Security groups and the gateways' address translation as an nftables table.
 
 `render` is a pure function of plain data; `apply` loads its result in one transaction, so
 that there is never a moment without rules. It runs in the router's network namespace.
@@ -6,17 +6,21 @@ that there is never a moment without rules. It runs in the router's network name
 What AWS documents and this follows: rules only allow; replies to a tracked connection pass
 whatever the groups say; a machine in several groups gets the sum of their rules; a rule that
 names a group means the private addresses of its members; the metadata and DNS addresses are
-outside of security groups; the source address of a machine is checked.
+outside of security groups; the source address of a machine is checked. Where packets go is
+`ways`; what a machine sends through another is judged by what may leave the one and, by its
+destination port, by what the other lets in.
 """
 
 import subprocess
 
 from lab.cloud.config import (
+    HOST_ADDRESS,
     METADATA_ADDRESS,
     PUBLIC,
     RESOLVER_ADDRESS,
+    ROUTER_ADDRESS,
 )
-from lab.cloud.model import Group, Machine, Rule, View
+from lab.cloud.model import Group, Igw, Machine, Rule, View
 from lab.cloud.names import ROUTER, UPLINK
 
 TABLE = "f1_lab"
@@ -78,15 +82,23 @@ def _map(pairs: list[str]) -> str:
     return f"{{ {', '.join(pairs)} }}"
 
 
-def render(view: View) -> str:
-    """The whole table as nft input; equal input gives equal output."""
+def render(view: View, s3_port: int) -> str:
+    """The whole table as nft input; equal input gives equal output.
+
+    Args:
+        view: what the API says.
+        s3_port: the TCP port at which the machines reach S3.
+    """
     machines = sorted((m for m in view.machines if m.running), key=lambda m: m.id)
     groups = {g.id: g for g in view.groups}
     members: dict[str, list[Machine]] = {}
     for machine in machines:
         for group in machine.groups:
             members.setdefault(group, []).append(machine)
-    public = [m for m in machines if m.public and m.internet]
+    public = [m for m in machines if m.public and isinstance(m.way, Igw)]
+    out = [m for m in machines if m.outside]
+    by_endpoint = [m for m in machines if m.s3]
+    s3 = f"ip daddr {HOST_ADDRESS} tcp dport {s3_port}"
 
     checked = [f'"{m.link}" . {m.address}' for m in machines if m.source_check]
     unchecked = [f'"{m.link}"' for m in machines if not m.source_check]
@@ -99,11 +111,19 @@ def render(view: View) -> str:
     spoof.append("drop")
 
     inbound = [f"{m.public} : {m.address}" for m in public]
-    outbound = [f"{m.address} : {m.public}" for m in public]
-    dnat = [f"dnat to ip daddr map {_map(inbound)}"] if inbound else []
+    outbound = [f"{m.address} : {m.outside}" for m in out]
+    dnat = []
+    if inbound:
+        # Who has no way to the internet does not reach its addresses from within either.
+        callers = [f'"{UPLINK}"', *(f'"{m.link}"' for m in out)]
+        dnat = [f"iifname {_map(callers)} dnat to ip daddr map {_map(inbound)}"]
     snat = []
+    if by_endpoint:
+        # An endpoint has no public address: S3 sees the router.
+        callers = [f"{m.address}" for m in by_endpoint]
+        snat = [f'oifname "{UPLINK}" ip saddr {_map(callers)} {s3} snat to {ROUTER_ADDRESS}']
     if outbound:
-        snat = [
+        snat += [
             f'oifname "{UPLINK}" snat to ip saddr map {_map(outbound)}',
             # A machine that calls another by its public address goes out and comes back.
             f"ct original ip daddr {PUBLIC} snat to ip saddr map {_map(outbound)}",
@@ -112,18 +132,21 @@ def render(view: View) -> str:
     outs = [f'"{m.link}" : jump out-{m.link}' for m in machines]
     ins = [f'"{m.link}" : jump in-{m.link}' for m in machines]
     links = [f'"{m.link}"' for m in machines]
-    reach = [f"{m.address}" for m in public]
     networks = {
         str(n): [f'"{x.link}"' for x in machines if n in x.vpc_networks]
         for m in machines
         for n in m.vpc_networks
     }
-    forward = ["ct state established,related accept", "ct state invalid drop"]
-    # Out to the internet only with a public address, in only to one that was translated.
-    if reach:
-        forward.append(f'oifname "{UPLINK}" ip saddr != {_map(reach)} drop')
-    else:
-        forward.append(f'oifname "{UPLINK}" drop')
+    # Out to the internet only by one's own way, in only to an address that was translated. Asked
+    # of every packet, so that a connection ends with its way.
+    uplink = []
+    for group_of, what in ((out, ""), (by_endpoint, f"{s3} ")):
+        if group_of:
+            pairs = [f'"{m.link}" . {m.address}' for m in group_of]
+            uplink.append(f"iifname . ip saddr {_map(pairs)} {what}return")
+    uplink.append("drop")
+    forward = [f'oifname "{UPLINK}" jump uplink']
+    forward += ["ct state established,related accept", "ct state invalid drop"]
     forward.append(f'iifname "{UPLINK}" ct status & dnat == 0 drop')
     # Private addresses are reached only within one VPC.
     for network, own in sorted(networks.items()):
@@ -166,6 +189,7 @@ def render(view: View) -> str:
         ]
         text += _chain(f"out-{machine.link}", [*leaving, "drop"])
         text += _chain(f"in-{machine.link}", [*_allows(held, "ingress", members), "drop"])
+    text += _chain("uplink", uplink)
     text += _chain("forward", [f"{hook} forward priority filter; policy drop;", *forward])
     text += _chain("input", [f"{hook} input priority filter; policy drop;", *local])
     return text + "}\n"

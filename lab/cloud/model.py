@@ -28,11 +28,33 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Igw:
+    """To an internet gateway attached to the VPC: needs a public address of one's own."""
+
+
+@dataclass(frozen=True)
+class Nat:
+    """To a NAT gateway that has a way out itself: seen outside as its address."""
+
+    public: IPv4Address
+
+
+@dataclass(frozen=True)
+class Through:
+    """To another machine's interface, given by the machine's id."""
+
+    machine: str
+
+
+Way = Igw | Nat | Through | None  # None: what is not of the VPC is dropped
+
+
+@dataclass(frozen=True)
 class Machine:
     """An instance that is not terminated.
 
-    ``internet``: its subnet's routes lead to an attached internet gateway. ``reboots``: how
-    often the API was asked to reboot it.
+    ``way``: where its subnet's route table leads what is for the internet. ``s3``: that table
+    has S3's gateway endpoint. ``reboots``: how often the API was asked to reboot it.
     """
 
     id: str
@@ -47,7 +69,8 @@ class Machine:
     mac: str
     groups: tuple[str, ...] = ()
     public: IPv4Address | None = None
-    internet: bool = False
+    way: Way = None
+    s3: bool = False
     source_check: bool = True
     hostname: str = ""
     public_hostname: str = ""
@@ -69,6 +92,13 @@ class Machine:
     def gateway(self) -> IPv4Address:
         """The subnet's router: its first address, as in a VPC."""
         return self.subnet.network_address + 1
+
+    @property
+    def outside(self) -> IPv4Address | None:
+        """The address under which the internet sees what it sends by itself; None = no way."""
+        if isinstance(self.way, Igw):
+            return self.public
+        return self.way.public if isinstance(self.way, Nat) else None
 
     @property
     def link(self) -> str:

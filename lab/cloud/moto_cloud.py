@@ -27,7 +27,7 @@ from moto.route53.models import route53_backends
 
 from lab.cloud import moto_fixes
 from lab.cloud.config import ACCOUNT, PUBLIC, Image
-from lab.cloud.model import Group, Machine, Rule, View
+from lab.cloud.model import Group, Igw, Machine, Nat, Rule, Through, View, Way
 
 # Every call that reads or writes EC2 or Route 53 holds it: moto's own objects have no locks.
 LOCK = threading.RLock()
@@ -139,17 +139,39 @@ def _rule(rule: Any) -> Rule:
     )
 
 
-def _to_internet(ec2: EC2Backend, subnet_id: str, vpc_id: str) -> bool:
-    """Whether the subnet's route table leads 0.0.0.0/0 to a gateway attached to its VPC."""
-    tables = [t for t in ec2.route_tables.values() if t.vpc_id == vpc_id]
-    own = [t for t in tables if subnet_id in t._associations.values()]
-    chosen = own or [t for t in tables if t.main_association_id]
-    for table in chosen[:1]:
-        for route in table.routes:
-            gateway = ec2.internet_gateways.get(getattr(route.gateway, "id", None))
-            if route.destination_cidr_block == "0.0.0.0/0" and gateway and gateway.vpc:
-                return bool(gateway.vpc.id == vpc_id)
-    return False
+def _route_table(ec2: EC2Backend, subnet: Any) -> Any:
+    """The route table that holds for a subnet: its own, else the VPC's main one."""
+    tables = [t for t in ec2.route_tables.values() if t.vpc_id == subnet.vpc_id]
+    own = [t for t in tables if subnet.id in t._associations.values()]
+    return (own or [t for t in tables if t.main_association_id] or [None])[0]
+
+
+def _way(ec2: EC2Backend, subnet: Any) -> Way:
+    """Where a subnet's route table leads 0.0.0.0/0; None if nowhere, or to something gone."""
+    table = _route_table(ec2, subnet)
+    routes = table.routes if table else []
+    route = next((r for r in routes if r.destination_cidr_block == "0.0.0.0/0"), None)
+    if route is None or route.state != "active":
+        return None
+    if route.instance_id:
+        return Through(route.instance_id)
+    if route.nat_gateway:
+        public = route.nat_gateway._eni.public_ip
+        above = _way(ec2, route.nat_gateway._eni.subnet)
+        return Nat(IPv4Address(public)) if public and isinstance(above, Igw) else None
+    return Igw() if (route.gateway_id or "").startswith("igw-") else None
+
+
+def _has_s3(ec2: EC2Backend, subnet: Any) -> bool:
+    """Whether S3's gateway endpoint is associated with the subnet's route table."""
+    table = _route_table(ec2, subnet)
+    return table is not None and any(
+        e.vpc_endpoint_type == "Gateway"
+        and e.service_name.endswith(".s3")
+        and e.state == "available"
+        and table.id in e.route_table_ids
+        for e in ec2.vpc_end_points.values()
+    )
 
 
 def _user_data(data: Any) -> bytes | None:
@@ -181,7 +203,8 @@ def _machine(ec2: EC2Backend, instance: Any) -> Machine:
         mac=nic.mac_address,
         groups=tuple(sorted({g.id for g in nic.group_set})),
         public=IPv4Address(nic.public_ip) if nic.public_ip else None,
-        internet=_to_internet(ec2, subnet.id, subnet.vpc_id),
+        way=_way(ec2, subnet),
+        s3=_has_s3(ec2, subnet),
         source_check=str(instance.source_dest_check).lower() != "false",
         hostname=instance.private_dns_name,
         public_hostname=instance.public_dns_name or "",

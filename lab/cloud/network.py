@@ -24,6 +24,7 @@ from typing import TypeVar
 from pyroute2 import IPRoute, NetNS, netns
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lab.cloud import ways
 from lab.cloud.config import (
     DNS_ADDRESS,
     HOST_ADDRESS,
@@ -147,6 +148,7 @@ def ensure() -> None:
         switches |= {
             f"ipv4/conf/{which}/proxy_arp": 1,
             f"ipv4/conf/{which}/send_redirects": 0,
+            f"ipv4/conf/{which}/rp_filter": 0,  # what goes through a machine comes back by another
             f"ipv6/conf/{which}/disable_ipv6": 1,
         }
     _router_sysctl(switches)
@@ -187,7 +189,16 @@ def plug(machine: Machine, pid: int) -> None:
         router.neigh(
             "replace", dst=str(machine.address), lladdr=machine.mac, ifindex=index, state=128
         )
-        router.route("replace", dst=f"{machine.address}/32", oif=index, scope="link")
+        address = str(machine.address)
+        router.route("replace", dst=f"{address}/32", oif=index, scope="link", table=ways.MACHINES)
+        router.route(
+            "replace",
+            dst="default",
+            gateway=address,
+            oif=index,
+            flags=["onlink"],
+            table=ways.table(machine.id),
+        )
     # ARP for the neighbours is answered at once, not after a random part of 0.8 s.
     _router_sysctl({f"ipv4/neigh/{machine.link}/proxy_delay": 0})
     with NetNS(f"/proc/{pid}/ns/net", flags=0) as own:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from pyroute2.netlink.exceptions import NetlinkError
 
 # Before anything of moto: it reads its settings when it is imported.
-from lab.cloud import dns, files, firewall, metadata, moto_cloud, network, publish
+from lab.cloud import dns, files, firewall, metadata, moto_cloud, network, publish, ways
 from lab.cloud.api import Bucket, Gate, serve
 from lab.cloud.config import (
     DNS_ADDRESS,
@@ -80,7 +81,7 @@ class Lab:
         self.home = home
         self.view = View()
         self.zones: moto_cloud.Zones = {}
-        self.applied = ""
+        self.applied: tuple[str, frozenset[ways.Rule]] | None = None  # rules of both kinds
         self.problem = ""
         self.end = threading.Event()
         self.wake = threading.Event()
@@ -143,21 +144,25 @@ class Lab:
         """Read the API and, if they differ, load its rules.
 
         Raises:
-            FirewallError: nft refused them.
+            FirewallError, OSError, pyroute2 NetlinkError: nft or the kernel refused them.
         """
         with moto_cloud.LOCK:
             self.view = moto_cloud.view(self.config.region)
             self.zones = moto_cloud.zones()
-            rules = firewall.render(self.view)
-            if rules == self.applied:
+            wanted = (
+                firewall.render(self.view, self.config.s3_port),
+                ways.rules(self.view, self.config.s3_port),
+            )
+            if wanted == self.applied:
                 return
             try:
-                firewall.apply(rules)
-            except firewall.FirewallError as error:
-                self.problem = f"firewall: {error}"
+                firewall.apply(wanted[0])
+                ways.apply(wanted[1])
+            except (firewall.FirewallError, NetlinkError, OSError) as error:
+                self.problem = f"network: {error}"
                 log.error("%s", self.problem)
                 raise
-            self.applied = rules
+            self.applied = wanted
             self.problem = ""
 
     def _watch(self) -> None:

@@ -51,6 +51,7 @@ class Lab:
         self.subnet = subnet["SubnetId"]
         ec2.modify_subnet_attribute(SubnetId=self.subnet, MapPublicIpOnLaunch={"Value": True})
         gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        self.gateway = gateway
         ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=self.vpc)
         table = ec2.create_route_table(VpcId=self.vpc)["RouteTable"]["RouteTableId"]
         ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)

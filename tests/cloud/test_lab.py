@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,19 @@ runcmd:
   - [sh, -c, "echo hello > /srv/index.html"]
   - [systemd-run, --unit=web, /usr/local/bin/serve, "80"]
   - [systemd-run, --unit=api, /usr/local/bin/serve, "6443"]
+  - [sysctl, -qw, net.ipv4.ip_forward=1]
+  - [nft, "add table ip way; add chain ip way out { type nat hook postrouting priority 100; };
+     add rule ip way out ip saddr 10.20.2.0/24 oifname eth0 masquerade"]
+"""
+# What the internet sees of a caller: its address.
+ECHO = """
+import socketserver
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.rfile.readline()
+        self.wfile.write(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + self.client_address[0].encode())
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("198.18.0.10", 8000), Echo).serve_forever()
 """
 TOKEN = (
     "curl -s -m 3 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "
@@ -111,20 +126,92 @@ def test_a_forged_source_address_goes_nowhere(lab: Lab) -> None:
     assert forged[0] != 0
 
 
-def test_the_internet_needs_a_public_address(lab: Lab) -> None:
-    hidden = lab.run("f1-hidden", "worker", SubnetId=_private_subnet(lab))
-    lab.booted(hidden)
-    fetch = ["curl", "-sf", "-m", "2", "-o", "/dev/null", f"{lab.config.files_url}/artifact"]
-    assert lab.execute(State.two, *fetch)[0] == 0
-    assert lab.execute(hidden, *fetch)[0] != 0
-    assert lab.execute(hidden, "getent", "hosts", "localhost")[0] == 0
-    lab.ec2.terminate_instances(InstanceIds=[hidden])
-    until(lambda: lab.execute(hidden, "true")[0] == 255, "the machine to go", 10)
+@pytest.fixture
+def echo() -> Iterator[None]:
+    argv = ["ip", "netns", "exec", "f1-outside", sys.executable, "-c", ECHO]
+    with subprocess.Popen(argv) as server:
+        until(lambda: opens("198.18.0.10", 8000, "f1-outside"), "the echo to listen", 10)
+        yield
+        server.terminate()
 
 
-def _private_subnet(lab: Lab) -> str:
-    made = lab.ec2.create_subnet(VpcId=lab.vpc, CidrBlock="10.20.2.0/24")
-    return made["Subnet"]["SubnetId"]
+def test_the_way_out_is_the_subnets_route_table(lab: Lab, echo: None) -> None:
+    """One machine without a public address, its ways one after the other."""
+    ec2 = lab.ec2
+    subnet = ec2.create_subnet(
+        VpcId=lab.vpc, CidrBlock="10.20.2.0/24", AvailabilityZone=f"{lab.config.region}b"
+    )["Subnet"]["SubnetId"]
+    table = ec2.create_route_table(VpcId=lab.vpc)["RouteTable"]["RouteTableId"]
+    ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
+    inner = lab.run("f1-hidden", "worker", SubnetId=subnet, PrivateIpAddress="10.20.2.10")
+    lab.booted(inner)
+
+    def seen(machine: str) -> str:
+        return lab.execute(machine, "curl", "-s", "-m", "1", "http://198.18.0.10:8000/")[1]
+
+    where = {"LocationConstraint": lab.config.region}
+    lab.s3.create_bucket(Bucket="f1-ways", CreateBucketConfiguration=where)
+    lab.s3.put_object(Bucket="f1-ways", Key="k", Body=b"kept")
+    stored = lab.s3.generate_presigned_url("get_object", Params={"Bucket": "f1-ways", "Key": "k"})
+
+    def fetch(url: str) -> str:
+        return lab.execute(inner, "curl", "-sf", "-m", "1", url)[1]
+
+    # Nothing: the VPC and its own services only.
+    assert seen(State.two) == public(lab, State.two)
+    assert (seen(inner), fetch(stored)) == ("", "")
+    assert fetch("http://10.20.1.10:6443/") == "hello\n"
+    assert lab.execute(inner, "getent", "hosts", "f1.invalid")[0] == 2
+    # A public address of the VPC's is on the internet as well.
+    assert fetch(f"http://{public(lab, State.one)}/") == ""
+
+    # S3's endpoint: S3 and nothing beside it on the same address.
+    endpoint = ec2.create_vpc_endpoint(
+        VpcId=lab.vpc, ServiceName=f"com.amazonaws.{lab.config.region}.s3", RouteTableIds=[table]
+    )["VpcEndpoint"]["VpcEndpointId"]
+    assert fetch(stored) == "kept"
+    assert (seen(inner), fetch(f"{lab.config.files_url}/artifact")) == ("", "")
+
+    # Another machine, if it takes what is not for it and its group lets the port in.
+    route = {"RouteTableId": table, "DestinationCidrBlock": "0.0.0.0/0"}
+    nic = lab.describe(State.one)["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    ec2.create_route(NetworkInterfaceId=nic, **route)
+    lab.allow("master", "tcp", 8000, group="worker")
+    assert seen(inner) == ""
+    ec2.modify_instance_attribute(InstanceId=State.one, SourceDestCheck={"Value": False})
+    assert seen(inner) == public(lab, State.one)
+    assert fetch("http://10.20.2.99/") == ""  # nobody's address of the VPC does not go there
+    lab.forbid("master", "tcp", 8000, group="worker")
+    assert seen(inner) == ""
+
+    # A NAT gateway: its address, and no way in.
+    elastic = ec2.allocate_address(Domain="vpc")
+    nat = ec2.create_nat_gateway(SubnetId=lab.subnet, AllocationId=elastic["AllocationId"])
+    nat = nat["NatGateway"]["NatGatewayId"]
+    ec2.replace_route(NatGatewayId=nat, **route)
+    assert seen(inner) == elastic["PublicIp"]
+    assert seen(State.one) == public(lab, State.one)
+    lab.allow("worker", "tcp", 22, cidr="0.0.0.0/0")
+    assert lab.execute(State.one, "nc", "-z", "-w", "1", "10.20.2.10", "22")[0] == 0
+    outside("ip", "route", "add", "10.20.0.0/16", "via", "198.18.0.254")
+    for address in ("10.20.2.10", elastic["PublicIp"]):
+        assert not opens(address, 22, "f1-outside", wait=1)
+    outside("ip", "route", "del", "10.20.0.0/16")
+    lab.forbid("worker", "tcp", 22, cidr="0.0.0.0/0")
+
+    # All of them end at the internet gateway; the endpoint does not.
+    ec2.detach_internet_gateway(InternetGatewayId=lab.gateway, VpcId=lab.vpc)
+    assert (seen(inner), seen(State.two), fetch(stored)) == ("", "", "kept")
+    ec2.attach_internet_gateway(InternetGatewayId=lab.gateway, VpcId=lab.vpc)
+    assert (seen(inner), seen(State.two)) == (elastic["PublicIp"], public(lab, State.two))
+
+    ec2.delete_nat_gateway(NatGatewayId=nat)
+    ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint])
+    assert (seen(inner), fetch(stored)) == ("", "")
+    ec2.release_address(AllocationId=elastic["AllocationId"])
+    ec2.modify_instance_attribute(InstanceId=State.one, SourceDestCheck={"Value": True})
+    ec2.terminate_instances(InstanceIds=[inner])
+    until(lambda: lab.execute(inner, "true")[0] == 255, "the machine to go", 10)
 
 
 def test_an_elastic_address_moves(lab: Lab) -> None:

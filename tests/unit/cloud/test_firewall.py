@@ -7,10 +7,14 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from lab.cloud import firewall
-from lab.cloud.model import Group
+from lab.cloud.model import Group, Igw, Nat, Through, View
 from tests.unit.cloud.builders import ANYONE, machine, rule, view
 
 OPEN = Group("sg-1", (rule("-1", networks=(ANYONE,)),), (rule("-1", networks=(ANYONE,)),))
+
+
+def rendered(seen: View) -> str:
+    return firewall.render(seen, 9000)
 
 
 def chain(text: str, name: str) -> list[str]:
@@ -38,14 +42,14 @@ def chain(text: str, name: str) -> list[str]:
 )
 def test_a_permission_becomes_one_match(allowed, expected):
     one = machine(1)
-    text = firewall.render(view([one], Group("sg-1", ingress=(allowed,))))
+    text = rendered(view([one], Group("sg-1", ingress=(allowed,))))
     assert chain(text, f"in-{one.link}") == [expected, "drop"]
 
 
 def test_a_rule_that_names_a_group_means_its_members_addresses():
     one, two, three = machine(1), machine(2, groups=("sg-2",)), machine(3, groups=("sg-3",))
     allowed = rule("tcp", 6443, groups=("sg-2",))
-    text = firewall.render(
+    text = rendered(
         view([one, two, three], Group("sg-1", ingress=(allowed,)), Group("sg-2"), Group("sg-3"))
     )
     assert chain(text, f"in-{one.link}") == [
@@ -57,14 +61,14 @@ def test_a_rule_that_names_a_group_means_its_members_addresses():
 def test_a_group_without_members_allows_nobody():
     one = machine(1)
     allowed = rule("tcp", 6443, groups=("sg-none",))
-    text = firewall.render(view([one], Group("sg-1", ingress=(allowed,))))
+    text = rendered(view([one], Group("sg-1", ingress=(allowed,))))
     assert chain(text, f"in-{one.link}") == ["drop"]
 
 
 def test_several_groups_add_up_and_a_stopped_machine_is_no_member():
     one = machine(1, groups=("sg-1", "sg-2"))
     off = machine(2, groups=("sg-2",), state="stopped")
-    text = firewall.render(
+    text = rendered(
         view(
             [one, off],
             Group("sg-1", (rule("tcp", 22, networks=(ANYONE,)),)),
@@ -81,23 +85,72 @@ def test_several_groups_add_up_and_a_stopped_machine_is_no_member():
 
 def test_what_may_leave_is_then_asked_of_who_is_called():
     one = machine(1)
-    text = firewall.render(view([one], Group("sg-1", egress=(rule("-1", networks=(ANYONE,)),))))
+    text = rendered(view([one], Group("sg-1", egress=(rule("-1", networks=(ANYONE,)),))))
     assert chain(text, f"out-{one.link}") == ["return", "drop"]
     assert chain(text, f"in-{one.link}") == ["drop"]
 
 
-@pytest.mark.parametrize(("internet", "public"), [(True, None), (False, "198.19.0.10")])
-def test_no_public_address_or_no_gateway_means_no_internet(internet, public):
-    one = machine(1, internet=internet, public=IPv4Address(public) if public else None)
-    text = firewall.render(view([one], OPEN))
-    assert 'oifname "f1-up" drop' in chain(text, "forward")
+@pytest.mark.parametrize(
+    ("way", "public"),
+    [(Igw(), None), (None, "198.19.0.10"), (Through("i-2"), "198.19.0.10")],
+)
+def test_no_public_address_or_no_gateway_means_no_internet(way, public):
+    one = machine(1, way=way, public=IPv4Address(public) if public else None)
+    text = rendered(view([one], OPEN))
+    assert chain(text, "uplink") == ["drop"]
+    assert 'oifname "f1-up" jump uplink' in chain(text, "forward")[1]
+    assert "dnat to" not in text
+    assert "snat to" not in text
+
+
+def test_a_way_out_that_ends_ends_its_connections_too():
+    """It is asked of every packet, before what is established passes."""
+    lines = chain(rendered(view([machine(1)], OPEN)), "forward")
+    assert lines.index('oifname "f1-up" jump uplink') < lines.index(
+        "ct state established,related accept"
+    )
+
+
+def test_a_nat_gateway_lets_out_and_nobody_in():
+    one = machine(1, way=Nat(IPv4Address("198.19.0.20")))
+    text = rendered(view([one], OPEN))
+    assert chain(text, "uplink") == [
+        f'iifname . ip saddr {{ "{one.link}" . 10.20.1.11 }} return',
+        "drop",
+    ]
+    assert any(
+        "snat to ip saddr map { 10.20.1.11 : 198.19.0.20 }" in x for x in chain(text, "public-out")
+    )
     assert "dnat to" not in text
 
 
+def test_the_endpoint_of_s3_is_a_way_to_s3_alone():
+    one = machine(1, s3=True)
+    text = rendered(view([one], OPEN))
+    assert chain(text, "uplink") == [
+        f'iifname . ip saddr {{ "{one.link}" . 10.20.1.11 }} '
+        "ip daddr 198.18.0.1 tcp dport 9000 return",
+        "drop",
+    ]
+    assert chain(text, "public-out")[1:] == [
+        'oifname "f1-up" ip saddr { 10.20.1.11 } ip daddr 198.18.0.1 tcp dport 9000 '
+        "snat to 198.18.0.254"
+    ]
+
+
+def test_a_public_address_is_reached_from_within_only_with_a_way_out():
+    one = machine(1, way=Igw(), public=IPv4Address("198.19.0.10"))
+    other, inner = machine(2, way=Nat(IPv4Address("198.19.0.20"))), machine(3)
+    (line,) = chain(rendered(view([one, other, inner], OPEN)), "public-in")[1:]
+    assert line.startswith(f'iifname {{ "f1-up", "{one.link}", "{other.link}" }} dnat')
+
+
 def test_a_public_address_is_translated_both_ways():
-    one = machine(1, internet=True, public=IPv4Address("198.19.0.10"))
-    text = firewall.render(view([one], OPEN))
-    assert "dnat to ip daddr map { 198.19.0.10 : 10.20.1.11 }" in chain(text, "public-in")
+    one = machine(1, way=Igw(), public=IPv4Address("198.19.0.10"))
+    text = rendered(view([one], OPEN))
+    assert any(
+        "dnat to ip daddr map { 198.19.0.10 : 10.20.1.11 }" in x for x in chain(text, "public-in")
+    )
     assert any(
         "snat to ip saddr map { 10.20.1.11 : 198.19.0.10 }" in x for x in chain(text, "public-out")
     )
@@ -105,7 +158,7 @@ def test_a_public_address_is_translated_both_ways():
 
 def test_the_source_address_is_checked_unless_switched_off():
     one, router = machine(1), machine(2, source_check=False)
-    lines = chain(firewall.render(view([one, router], OPEN)), "antispoof")
+    lines = chain(rendered(view([one, router], OPEN)), "antispoof")
     assert f'iifname . ip saddr {{ "{one.link}" . 10.20.1.11 }} accept' in lines
     assert f'iifname {{ "{router.link}" }} accept' in lines
     assert lines[-1] == "drop"
@@ -119,14 +172,14 @@ def test_machines_of_two_networks_do_not_see_each_other():
         subnet=IPv4Network("10.30.1.0/24"),
         vpc_networks=(IPv4Network("10.30.0.0/16"),),
     )
-    lines = chain(firewall.render(view([one, other], OPEN)), "forward")
+    lines = chain(rendered(view([one, other], OPEN)), "forward")
     assert any(f'iifname != {{ "{one.link}", "f1-up" }} ip daddr 10.20.0.0/16' in x for x in lines)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nft needs root even to check")
 def test_nft_takes_it():
     machines = [
-        machine(n, internet=True, public=IPv4Address(f"198.19.0.{n}"), source_check=n != 2)
+        machine(n, way=Igw(), s3=n == 3, public=IPv4Address(f"198.19.0.{n}"), source_check=n != 2)
         for n in range(1, 4)
     ]
     busy = Group(
@@ -144,7 +197,7 @@ def test_nft_takes_it():
     for given in (view([]), view(machines, busy), view(machines[:1])):
         done = subprocess.run(
             ["unshare", "-n", "nft", "-f", "-"],
-            input=firewall.render(given),
+            input=rendered(given),
             text=True,
             capture_output=True,
             timeout=20,

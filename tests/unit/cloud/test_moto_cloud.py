@@ -8,6 +8,7 @@ import pytest
 from lab.cloud import moto_cloud
 from lab.cloud.api import Bucket, Gate
 from lab.cloud.config import Image
+from lab.cloud.model import Igw, Nat, Through
 from lab.cloud.state import SERVICES, StateError, Store
 
 REGION = "eu-west-3"
@@ -189,11 +190,48 @@ def test_the_internet_needs_an_attached_gateway_and_a_route(cloud):
         lambda: cloud.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet),
     ]
     for step in steps:
-        assert not cloud.machine(instance).internet
+        assert cloud.machine(instance).way is None
         step()
-    assert cloud.machine(instance).internet
+    assert cloud.machine(instance).way == Igw()
     cloud.ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-    assert not cloud.machine(instance).internet
+    assert cloud.machine(instance).way is None
+
+
+def test_the_way_follows_the_subnets_route_table(cloud):
+    ec2 = cloud.ec2
+    vpc, public = cloud.network()
+    inner = ec2.create_subnet(VpcId=vpc, CidrBlock="10.20.2.0/24")["Subnet"]["SubnetId"]
+    router, worker = cloud.run(public), cloud.run(inner)
+    out, table = (ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"] for _ in "ab")
+    for each, subnet in ((out, public), (table, inner)):
+        ec2.associate_route_table(RouteTableId=each, SubnetId=subnet)
+    nic = ec2.describe_instances(InstanceIds=[router])["Reservations"][0]["Instances"][0][
+        "NetworkInterfaces"
+    ][0]["NetworkInterfaceId"]
+    where = {"RouteTableId": table, "DestinationCidrBlock": "0.0.0.0/0"}
+    assert cloud.machine(worker).way is None
+    ec2.create_route(NetworkInterfaceId=nic, **where)
+    assert cloud.machine(worker).way == Through(router)
+    ec2.replace_route(InstanceId=router, **where)
+    assert cloud.machine(worker).way == Through(router)
+
+    elastic = ec2.allocate_address(Domain="vpc")
+    nat = ec2.create_nat_gateway(SubnetId=public, AllocationId=elastic["AllocationId"])
+    nat = nat["NatGateway"]["NatGatewayId"]
+    ec2.replace_route(NatGatewayId=nat, **where)
+    assert cloud.machine(worker).way is None  # the gateway itself has no way out
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    ec2.create_route(RouteTableId=out, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    assert cloud.machine(worker).way == Nat(IPv4Address(elastic["PublicIp"]))
+    assert cloud.machine(router).way == Igw()
+    ec2.delete_nat_gateway(NatGatewayId=nat)
+    assert cloud.machine(worker).way is None
+
+    ec2.create_vpc_endpoint(
+        VpcId=vpc, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[table]
+    )
+    assert (cloud.machine(worker).s3, cloud.machine(router).s3) == (True, False)
 
 
 def test_only_changes_are_told_and_saved(cloud, store):
