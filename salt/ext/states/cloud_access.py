@@ -6,8 +6,6 @@ Who may reach what: security groups and the operator's key.
     master group:
       cloud_access.group:
         - name: f1-master
-        - vpc: f1
-        - text: the master
 
     master rules:
       cloud_access.rules:
@@ -17,7 +15,8 @@ Who may reach what: security groups and the operator's key.
           - {protocol: tcp, ports: 4505-4506, from: f1-worker}
 
 Groups name each other, so all are made before any has rules: two states. Any rule that is not
-declared is removed, IPv6 and prefix lists included; egress is left open.
+declared is removed, IPv6 and prefix lists included; egress is left open. A group is ours by its
+name and description (utils ``vpc``), which nobody can change.
 """
 
 import shutil
@@ -28,17 +27,19 @@ from pathlib import Path
 from typing import Any
 
 import aws
-import ec2
 import knobs
 from steps import Steps, guarded
+from vpc import GROUPS, View, is_ours, shared
 
 __opts__: dict[str, Any]
 __pillar__: dict[str, Any]
+__context__: dict[str, Any]
 
 # (protocol, first port, last port, kind of source, source)
 Rule = tuple[str, int, int, str, str]
 
 _EVERYWHERE: Rule = ("-1", -1, -1, "cidr", "0.0.0.0/0")
+_WITH_PORTS = {"tcp", "udp", "icmp", "icmpv6"}
 _RANGES = {
     "cidr": ("IpRanges", "CidrIp"),
     "ipv6": ("Ipv6Ranges", "CidrIpv6"),
@@ -47,44 +48,40 @@ _RANGES = {
 }
 
 
-def _ec2(request: str, **arguments: Any) -> dict[str, Any]:
-    return aws.call(__pillar__["platform"], "ec2", request, **arguments)
+def _begin(name: str) -> tuple[View, Steps]:
+    return shared(__context__, __pillar__["platform"]), Steps(name, __opts__["test"])
 
 
-def _groups() -> dict[str, dict[str, Any]]:
-    platform = __pillar__["platform"]
-    found = aws.pages(
-        platform,
-        "ec2",
-        "describe_security_groups",
-        "SecurityGroups",
-        Filters=aws.mine(platform),
-    )
-    return {item["GroupName"]: item for item in found}
+def _tagged(kind: str, name: str) -> list[dict[str, Any]]:
+    return [{"ResourceType": kind, "Tags": aws.tags(__pillar__["platform"], name)}]
 
 
 @guarded
-def group(name: str, vpc: str, text: str) -> dict[str, Any]:
-    """Make sure that the VPC has the security group ``name``, described by ``text``."""
+def group(name: str) -> dict[str, Any]:
+    """Make sure that the VPC has the platform's security group ``name``, with its tags."""
+    view, steps = _begin(name)
     platform = __pillar__["platform"]
-    steps = Steps(name, __opts__["test"])
 
     def create() -> None:
-        found = aws.pages(platform, "ec2", "describe_vpcs", "Vpcs", Filters=aws.mine(platform, vpc))
-        parent = aws.one(found, "VpcId", vpc)
-        if parent is None:
-            raise aws.CloudError(f"no VPC named {vpc}")
-        _ec2(
+        view.change(
             "create_security_group",
             GroupName=name,
-            Description=text,
-            VpcId=parent["VpcId"],
-            TagSpecifications=[
-                {"ResourceType": "security-group", "Tags": aws.tags(platform, name)}
-            ],
+            Description=GROUPS[name.removeprefix(f"{platform['name']}-")],
+            VpcId=view.needed_id(),
+            TagSpecifications=_tagged("security-group", name),
         )
+        view.until(f"security group {name} to be there", lambda: view.groups().get(name))
 
-    if name not in _groups():
+    found = view.groups().get(name)
+    other = view.stranger(name)
+    if other:
+        raise aws.CloudError(
+            f"the group {name} ({other['GroupId']}) of the VPC is described as "
+            f"{other['Description']!r}, so it is not the platform's; remove it, then run it again"
+        )
+    if found:
+        view.retag(steps, found, found["GroupId"], name)
+    else:
         steps.differs("group", None, name, create)
     return steps.finish(f"{name} is there")
 
@@ -96,33 +93,23 @@ def rules(name: str, ingress: list[dict[str, Any]]) -> dict[str, Any]:
 
     A rule is ``{protocol: tcp | udp, ports: 443 | 4505-4506, from: <CIDR or group name>}``.
     """
-    steps = Steps(name, __opts__["test"])
-    groups = _groups()
+    view, steps = _begin(name)
+    groups = view.groups()
     names = {item["GroupId"]: key for key, item in groups.items()}
-    found = groups.get(name, {})
-    # A new group lets everything out and nothing in.
-    new_egress = [_EVERYWHERE] if not found else []
+    found = groups.get(name)
     for direction, key, wanted in (
         ("ingress", "IpPermissions", {_declared(rule, groups) for rule in ingress}),
         ("egress", "IpPermissionsEgress", {_EVERYWHERE}),
     ):
-        there = set(_rules(found.get(key, [])))
-        if direction == "egress":
-            there |= set(new_egress)
+        # A new group lets everything out and nothing in.
+        new = {_EVERYWHERE} if direction == "egress" else set()
+        there = set(_rules(found.get(key, []))) if found else new
         for rule in sorted(wanted - there):
-            steps.differs(
-                f"{direction} {_words(rule, names)}",
-                None,
-                "allowed",
-                partial(_change, f"authorize_security_group_{direction}", name, rule),
-            )
+            act = partial(_change, view, f"authorize_security_group_{direction}", name, rule)
+            steps.differs(f"{direction} {_words(rule, names)}", None, "allowed", act)
         for rule in sorted(there - wanted):
-            steps.differs(
-                f"{direction} {_words(rule, names)}",
-                "allowed",
-                None,
-                partial(_change, f"revoke_security_group_{direction}", name, rule),
-            )
+            act = partial(_change, view, f"revoke_security_group_{direction}", name, rule)
+            steps.differs(f"{direction} {_words(rule, names)}", "allowed", None, act)
     return steps.finish(f"lets in {len(ingress)} rules and nothing else")
 
 
@@ -139,7 +126,8 @@ def _declared(rule: dict[str, Any], groups: dict[str, dict[str, Any]]) -> Rule:
 def _rules(permissions: list[dict[str, Any]]) -> Iterator[Rule]:
     for item in permissions:
         protocol = item["IpProtocol"]
-        first, last = (-1, -1) if protocol == "-1" else (item["FromPort"], item["ToPort"])
+        # A protocol without ports has none; of ICMP they are type and code, -1 for all.
+        first, last = item.get("FromPort", -1), item.get("ToPort", -1)
         for kind, (ranges, key) in _RANGES.items():
             for source in item.get(ranges, []):
                 yield (protocol, first, last, kind, source[key])
@@ -150,27 +138,31 @@ def _words(rule: Rule, names: dict[str, str]) -> str:
     if protocol == "-1":
         return f"all {names.get(source, source)}"
     ports = str(first) if first == last else f"{first}-{last}"
+    if first == -1:
+        return f"{protocol} {names.get(source, source)}"
     return f"{protocol}/{ports} {names.get(source, source)}"
 
 
-def _change(request: str, name: str, rule: Rule) -> None:
+def _change(view: View, request: str, name: str, rule: Rule) -> None:
     protocol, first, last, kind, source = rule
-    groups = _groups()
+    groups = view.groups()
+    if name not in groups:
+        raise aws.CloudError(f"no security group named {name}")
     if kind == "group" and source in groups:
         source = groups[source]["GroupId"]
     ranges, key = _RANGES[kind]
     permission: dict[str, Any] = {"IpProtocol": protocol, ranges: [{key: source}]}
-    if protocol != "-1":
+    if protocol in _WITH_PORTS:
         permission.update(FromPort=first, ToPort=last)
-    _ec2(request, GroupId=groups[name]["GroupId"], IpPermissions=[permission])
+    view.change(request, GroupId=groups[name]["GroupId"], IpPermissions=[permission])
 
 
 @guarded
 def key(name: str) -> dict[str, Any]:
     """Make sure the operator has a key (``.state/ssh/id_ed25519``) and EC2 its public half."""
     platform = __pillar__["platform"]
-    steps = Steps(name, __opts__["test"])
-    private = knobs.state_dir() / "ssh" / "id_ed25519"
+    view, steps = _begin(name)
+    private = _private_key()
     public = private.with_suffix(".pub")
 
     def make() -> None:
@@ -186,24 +178,39 @@ def key(name: str) -> dict[str, Any]:
 
     def upload() -> None:
         if there:
-            _ec2("delete_key_pair", KeyName=name)
-        _ec2(
+            view.remove("delete_key_pair", KeyName=name)
+        view.change(
             "import_key_pair",
             KeyName=name,
             PublicKeyMaterial=public.read_bytes(),
-            TagSpecifications=[{"ResourceType": "key-pair", "Tags": aws.tags(platform, name)}],
+            TagSpecifications=_tagged("key-pair", name),
         )
 
     if not private.exists():
         steps.differs("private key", None, str(private), make)
-    there = _ec2(
+    there = _key_pair(name)
+    if there is None or not private.exists() or not _same_key(there.get("PublicKey", ""), public):
+        old = there["KeyPairId"] if there else None
+        steps.differs("key pair", old, str(public), upload)
+    else:
+        view.retag(steps, there, there["KeyPairId"], name)
+    return steps.finish("the operator's key is known")
+
+
+def _private_key() -> Path:
+    return knobs.state_dir() / "ssh" / "id_ed25519"
+
+
+def _key_pair(name: str) -> dict[str, Any] | None:
+    """Return the key pair ``name`` as EC2 knows it, its public half included, or None."""
+    answer = aws.call(
+        __pillar__["platform"],
+        "ec2",
         "describe_key_pairs",
         Filters=[{"Name": "key-name", "Values": [name]}],
         IncludePublicKey=True,
-    )["KeyPairs"]
-    if not there or not private.exists() or not _same_key(there[0].get("PublicKey", ""), public):
-        steps.differs("key pair", there[0]["KeyPairId"] if there else None, str(public), upload)
-    return steps.finish("the operator's key is known")
+    )
+    return next(iter(answer["KeyPairs"]), None)
 
 
 def _same_key(known: str, public: Path) -> bool:
@@ -217,24 +224,31 @@ def _same_key(known: str, public: Path) -> bool:
 @guarded
 def rules_absent(name: str) -> dict[str, Any]:
     """Make the group ``name`` let nothing in: what another group's rules name cannot go."""
-    steps = Steps(name, __opts__["test"])
-    groups = _groups()
+    view, steps = _begin(name)
+    groups = view.groups()
     names = {item["GroupId"]: key for key, item in groups.items()}
     for rule in sorted(_rules(groups.get(name, {}).get("IpPermissions", []))):
-        revoke = partial(_change, "revoke_security_group_ingress", name, rule)
+        revoke = partial(_change, view, "revoke_security_group_ingress", name, rule)
         steps.differs(f"ingress {_words(rule, names)}", "allowed", None, revoke)
     return steps.finish(f"{name} lets nothing in")
 
 
 @guarded
 def group_absent(name: str) -> dict[str, Any]:
-    """Remove the security group ``name``."""
-    platform = __pillar__["platform"]
-    steps = Steps(name, __opts__["test"])
-    found = _groups().get(name)
+    """
+    Remove the security group ``name``.
+
+    The VPC's own tags are put right first: without groups nothing else says whose it is, should
+    this be interrupted.
+    """
+    view, steps = _begin(name)
+    found = view.groups().get(name)
     if found:
+        vpc = view.vpc()
+        if vpc:
+            view.retag(steps, vpc, vpc["VpcId"], __pillar__["platform"]["name"])
         ident = found["GroupId"]
-        delete = partial(ec2.remove, platform, "delete_security_group", GroupId=ident)
+        delete = partial(view.remove, "delete_security_group", GroupId=ident)
         steps.differs("group", ident, None, delete)
     return steps.finish(f"no group {name} is there")
 
@@ -243,15 +257,15 @@ def group_absent(name: str) -> dict[str, Any]:
 def key_absent(name: str) -> dict[str, Any]:
     """
     Remove the key pair ``name``, and what the operator's machine has for SSH: the private key,
-    the client's configuration, the host keys. A key pair without our tag stays.
+    the client's configuration, the host keys. A key pair that is neither tagged as ours nor has
+    our key stays.
     """
-    steps = Steps(name, __opts__["test"])
-    filters = aws.mine(__pillar__["platform"])
-    for item in _ec2("describe_key_pairs", Filters=filters)["KeyPairs"]:
-        if item["KeyName"] == name:
-            delete = partial(_ec2, "delete_key_pair", KeyName=name)
-            steps.differs("key pair", item["KeyPairId"], None, delete)
-    folder = knobs.state_dir() / "ssh"
+    view, steps = _begin(name)
+    there = _key_pair(name)
+    if there and _is_ours(there):
+        delete = partial(view.remove, "delete_key_pair", KeyName=name)
+        steps.differs("key pair", there["KeyPairId"], None, delete)
+    folder = _private_key().parent
     if folder.exists():
         # A connection's socket may leave while the folder does.
         steps.differs(str(folder), "there", None, lambda: shutil.rmtree(folder, ignore_errors=True))
@@ -259,3 +273,10 @@ def key_absent(name: str) -> dict[str, Any]:
         if file.exists():
             steps.differs(str(file), "there", None, partial(file.unlink, missing_ok=True))
     return steps.finish("no key is there")
+
+
+def _is_ours(pair: dict[str, Any]) -> bool:
+    public = _private_key().with_suffix(".pub")
+    if public.exists() and _same_key(pair.get("PublicKey", ""), public):
+        return True
+    return is_ours(__pillar__["platform"], pair)

@@ -106,7 +106,8 @@ def record(name: str, zone: str | None, address: str) -> dict[str, Any]:
     if zone is None:
         return steps.finish(f"set by hand, at whoever serves {name}: {name}. {_TTL} IN A {ip}")
     zone_id = _zone_id(zone)
-    there = _values(_current(zone_id, name))
+    current = _current(zone_id, name)
+    there = _values(current)
 
     def upsert() -> None:
         record_set = {
@@ -118,7 +119,10 @@ def record(name: str, zone: str | None, address: str) -> dict[str, Any]:
         _change_record(platform, zone_id, "UPSERT", record_set)
 
     if there != [ip]:
-        steps.differs(name, ", ".join(there) or None, ip, upsert)
+        old = "an alias" if current and not there else ", ".join(there) or None
+        steps.differs(name, old, ip, upsert)
+    elif current and current.get("TTL") != _TTL:
+        steps.differs(f"TTL of {name}", current.get("TTL"), _TTL, upsert)
     return steps.finish(f"{name} is {ip}")
 
 

@@ -42,7 +42,41 @@ address:
     - name: {{ name }}-master
 {{- only_if_allowed() }}
 
-# Groups name each other: no group can go before all rules have.
+NAT gateway:
+  cloud_network.nat_absent:
+    - name: {{ name }}-nat
+{{- only_if_allowed() }}
+
+NAT address:
+  cloud_network.address_absent:
+    - name: {{ name }}-nat
+{{- only_if_allowed() }}
+
+endpoint:
+  cloud_network.endpoint_absent:
+    - name: {{ name }}-s3
+{{- only_if_allowed() }}
+{%- for table, cidrs in {'public': [p['network']['master_cidr']], 'workers': p['network']['worker_cidrs']}.items() %}
+
+{{ table }} routes:
+  cloud_network.routes_absent:
+    - name: {{ name }}-{{ table }}
+    - cidrs: {{ cidrs | json }}
+{{- only_if_allowed() }}
+{%- endfor %}
+
+gateway:
+  cloud_network.gateway_absent:
+    - name: {{ name }}-igw
+{{- only_if_allowed() }}
+
+subnets:
+  cloud_network.subnets_absent:
+    - name: {{ name }}
+{{- only_if_allowed() }}
+
+# Groups name each other: no group can go before all rules have. They are the last to go but the
+# VPC, which is known by them.
 {%- for group in ('master', 'worker') %}
 
 {{ group }} rules:
@@ -57,21 +91,6 @@ address:
     - name: {{ name }}-{{ group }}
 {{- only_if_allowed() }}
 {%- endfor %}
-
-routes:
-  cloud_network.routes_absent:
-    - name: {{ name }}-rt
-{{- only_if_allowed() }}
-
-gateway:
-  cloud_network.gateway_absent:
-    - name: {{ name }}-igw
-{{- only_if_allowed() }}
-
-subnet:
-  cloud_network.subnet_absent:
-    - name: {{ name }}-public
-{{- only_if_allowed() }}
 
 vpc:
   cloud_network.vpc_absent:

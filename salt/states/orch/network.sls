@@ -1,46 +1,63 @@
 # The network, who may reach what in it, and where artifacts lie. All from the knobs.
 {%- set p = pillar['platform'] %}
 {%- set name = p['name'] %}
+{%- set network = p['network'] %}
+{%- set egress = network['egress'] %}
 network begins:
   stage.begin:
     - name: network
-    - text: VPC, subnet, groups, key, bucket, address
+    - text: VPC, subnets, routes, groups, key, bucket, address
 
 vpc:
   cloud_network.vpc:
     - name: {{ name }}
-    - cidr: {{ p['network']['vpc_cidr'] }}
+    - cidr: {{ network['vpc_cidr'] }}
 
-subnet:
+# First of all that is in it: by these the VPC is known whatever becomes of its tags.
+{%- for role in ('master', 'worker') %}
+
+{{ role }} group:
+  cloud_access.group:
+    - name: {{ name }}-{{ role }}
+{%- endfor %}
+
+public subnet:
   cloud_network.subnet:
     - name: {{ name }}-public
-    - vpc: {{ name }}
-    - cidr: {{ p['network']['master_cidr'] }}
+    - cidr: {{ network['master_cidr'] }}
     - zone: {{ p['aws']['zones'][0] }}
+    - public: true
+{%- for zone in p['aws']['zones'] %}
+
+worker subnet {{ zone }}:
+  cloud_network.subnet:
+    - name: {{ name }}-workers-{{ zone[-1] }}
+    - cidr: {{ network['worker_cidrs'][loop.index0] }}
+    - zone: {{ zone }}
+    - public: {{ (egress == 'public') | json }}
+{%- endfor %}
 
 gateway:
   cloud_network.gateway:
     - name: {{ name }}-igw
-    - vpc: {{ name }}
 
-routes:
+public routes:
   cloud_network.routes:
-    - name: {{ name }}-rt
-    - vpc: {{ name }}
+    - name: {{ name }}-public
+    - cidrs: [{{ network['master_cidr'] }}]
     - gateway: {{ name }}-igw
-    - subnet: {{ name }}-public
 
-master group:
-  cloud_access.group:
-    - name: {{ name }}-master
-    - vpc: {{ name }}
-    - text: the master, which voters reach
+# Their way to the internet may lead through the master: it follows at the end of orch.machines.
+worker routes:
+  cloud_network.routes:
+    - name: {{ name }}-workers
+    - cidrs: {{ network['worker_cidrs'] | json }}
 
-worker group:
-  cloud_access.group:
-    - name: {{ name }}-worker
-    - vpc: {{ name }}
-    - text: workers, which nobody reaches from the internet
+endpoint:
+  cloud_network.endpoint:
+    - name: {{ name }}-s3
+    - table: {{ name }}-workers
+    - cidrs: {{ network['worker_cidrs'] | json }}
 
 master rules:
   cloud_access.rules:
@@ -58,6 +75,12 @@ master rules:
       - {protocol: tcp, ports: 6443, from: {{ name }}-worker}
       - {protocol: udp, ports: 8472, from: {{ name }}-worker}
       - {protocol: tcp, ports: 10250, from: {{ name }}-worker}
+{%- if egress == 'master' %}
+      # What it forwards for the workers.
+{%- for port in network['egress_ports'] %}
+      - {protocol: tcp, ports: {{ port }}, from: {{ name }}-worker}
+{%- endfor %}
+{%- endif %}
 
 worker rules:
   cloud_access.rules:
@@ -78,6 +101,17 @@ bucket:
 address:
   cloud_network.address:
     - name: {{ name }}-master
+{%- if egress == 'nat-gateway' %}
+
+NAT address:
+  cloud_network.address:
+    - name: {{ name }}-nat
+
+NAT gateway:
+  cloud_network.nat:
+    - name: {{ name }}-nat
+    - address: {{ name }}-nat
+{%- endif %}
 
 record:
   cloud_store.record:
