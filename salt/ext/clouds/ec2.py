@@ -13,16 +13,45 @@ nothing but its driver; a profile says which role a machine has and what EC2 giv
     # salt/cloud/profiles.conf
     k3s-worker:
       provider: aws
-      role: worker           # master | worker: user-data, size
-      groups: [worker]       # security groups, without the platform's name
-      public_address: true   # a public address of its own at launch
-      iam_profile: null      # name of an instance profile
+      role: worker           # master | worker
+      groups: [worker]       # security groups: names without the platform's, or sg-…
       deploy: false          # nothing is installed over SSH: the machine does it (user-data)
 
-Machines are ours by the tag ``f1:platform``; no other is listed or touched.
+Everything else follows from the knobs, and may be said in a profile or an entry of a map:
+
+.. code-block:: yaml
+
+      image: ami-…                   # or ssm:/aws/service/…, or {name: debian-12-*, owner: …}
+      size: t3.small
+      subnet: f1-workers-a           # name or id
+      key: f1                        # key pair, name or id
+      private_address: 10.20.2.40
+      public_address: false          # a public address of its own at launch
+      address: f1-master             # an elastic address, by its name
+      block_devices:                 # GiB, MiB/s; all encrypted unless said otherwise
+        - {device: root, size: 20, type: gp3, iops: 3000, throughput: 125}
+        - {device: /dev/sdf, size: 50, encrypted: true, kms_key: alias/x,
+           delete_on_termination: false}
+      iam_profile: f1-worker         # name or ARN of an instance profile
+      metadata: {tokens: required, hop_limit: 1}
+      user_data_file: salt/cloud/x   # or user_data: a Jinja template instead of the platform's
+      tags: {team: red}              # on machine, volumes and interface
+      spot: {max_price: 0.02, fallback: true}   # fallback: on demand if there is no spot
+      placement: {group: near, tenancy: default, zone: eu-west-3b}   # zone: workers only
+      capacity_reservation: cr-…
+      termination_protection: true
+      source_dest_check: false       # by default off where the master forwards for the workers
+      credit_mode: standard          # or unlimited; sizes t…
+      keep_failed: false             # keep a machine whose creation failed
+      monitoring: false              # each minute instead of each five
+      ebs_optimized: false
+
+Machines are known by their client token (utils ``ec2``); no other is listed or touched. The
+classical events (``salt/cloud/<name>/created`` …) are not fired: there is no master on the
+operator's machine to hear them, and each takes a second to find that out.
 """
 
-import uuid
+import logging
 from typing import Any
 
 import aws
@@ -30,6 +59,7 @@ import ec2
 import environment
 import firstcontact
 import knobs
+import launch
 import salt.config
 import salt.utils.cloud
 import userdata
@@ -39,6 +69,8 @@ __opts__: dict[str, Any]
 __active_provider_name__: Any
 
 __virtualname__ = "ec2"
+
+log = logging.getLogger(__name__)
 
 RUNNING_SECONDS = 300
 STOPPED_SECONDS = 300
@@ -333,18 +365,42 @@ def introduce(name: str, call: str | None = None) -> dict[str, Any]:
     """
     _need(call, "action", "introduce")
     platform = _platform()
-    return _finish(platform, name, _instance(platform, name))
+    item = _instance(platform, name)
+    name = ec2.name_of(item)
+    spec = launch.spec(platform, name, _profile(f"k3s-{launch.role_of(platform, name)}"))
+    return _finish(platform, spec, item)
 
 
 # Creation ---------------------------------------------------------------------------------------
+
+
+def _profile(name: str) -> dict[str, Any]:
+    """Return the profile ``name`` of ``salt/cloud/profiles.conf``, or raise CloudError."""
+    profiles = __opts__.get("profiles", {})
+    if name not in profiles:
+        raise aws.CloudError(
+            f"no profile {name} in salt/cloud/profiles.conf; there are: {', '.join(profiles)}"
+        )
+    return {**profiles[name], "profile": name}
+
+
+def _spec(platform: dict[str, Any], vm_: dict[str, Any]) -> launch.Spec:
+    """Return what ``vm_`` wants; salt-cloud has put its own configuration into it as well."""
+    own = {
+        key: value
+        for key, value in vm_.items()
+        if key in launch.OPTIONS or key not in __opts__ or __opts__[key] != value
+    }
+    return launch.spec(platform, vm_["name"], own)
 
 
 def create(vm_: dict[str, Any]) -> dict[str, Any]:
     """
     Launch the machine ``vm_["name"]`` of a profile and bring it to the point where Salt runs on it.
 
-    One that exists is started, or finished, or left alone. One that this call launched and that
-    does not get there is terminated, and the error says why.
+    One that exists is started, or finished, or left alone; what differs from its profile is told
+    (``differences``) and left to ``orch.machines``. One that this call launched and that does not
+    get there is removed with all it had, unless ``keep_failed``; the error says why, and what went.
 
     CLI Example:
 
@@ -353,109 +409,116 @@ def create(vm_: dict[str, Any]) -> dict[str, Any]:
         salt-cloud -p k3s-worker f1-worker-1
     """
     platform = _platform()
-    name, role = vm_["name"], vm_.get("role")
-    if role is None or role != _role(platform, name):
-        raise aws.CloudError(
-            f"{name} cannot be made by the profile {vm_.get('profile')} (role {role!r}); the "
-            f"master is {userdata.master_name(platform)}, workers are {platform['name']}-worker-1 …"
+    spec = _spec(platform, vm_)
+    found = ec2.instance(platform, spec.name)
+    if found is not None:
+        return _finish(platform, spec, found)
+    item, said = _launch(platform, spec)
+    made = _finish(platform, spec, item)
+    return {**made, "note": said} if said else made
+
+
+def dry_run(kwargs: dict[str, Any] | None = None, call: str | None = None) -> dict[str, Any]:
+    """
+    Ask EC2 whether it would make a machine of a profile, without its being made.
+
+    The profile is checked, everything it names is looked up, and RunInstances is sent with DryRun;
+    returned is that request but for the user-data. Further arguments override the profile's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f dry_run aws profile=k3s-worker name=f1-worker-9
+    """
+    _need(call, "function", "dry_run")
+    given = dict(kwargs or {})
+    if not given.get("profile") or not given.get("name"):
+        raise SaltCloudSystemExit(
+            "dry_run needs both: salt-cloud -f dry_run aws profile=k3s-worker name=f1-worker-9"
         )
-    found = ec2.instance(platform, name)
-    return _finish(platform, name, found or _launch(platform, name, role, vm_))
+    platform = _platform()
+    spec = _spec(platform, {**_profile(given["profile"]), **given})
+    request = launch.request(platform, spec, launch.resolve(platform, spec), "")
+    del request["UserData"]
+    aws.dry_run(platform, "ec2", "run_instances", **request)
+    return request
 
 
-def _role(platform: dict[str, Any], name: str) -> str | None:
-    if name == userdata.master_name(platform):
-        return "master"
-    prefix, _, number = name.rpartition("-")
-    is_worker = prefix == f"{platform['name']}-worker" and number.isdecimal()
-    return "worker" if is_worker and not number.startswith("0") else None
-
-
-def _launch(platform: dict[str, Any], name: str, role: str, vm_: dict[str, Any]) -> dict[str, Any]:
-    image = ec2.image(platform)
-    if image.get("Architecture", "x86_64") != "x86_64":
-        raise aws.CloudError(
-            f"{image['ImageId']} is for {image['Architecture']}, the Salt environment for x86_64; "
-            "check platform.image"
-        )
+def _launch(platform: dict[str, Any], spec: launch.Spec) -> tuple[dict[str, Any], str | None]:
+    """Launch the machine; return its instance and what came otherwise than asked."""
+    ids = launch.resolve(platform, spec)
     built = environment.build()
     key = environment.publish(platform, built)
-    firstcontact.forget(platform, name)
+    firstcontact.forget(platform, spec.name)
     text = userdata.render(
         platform,
-        name,
-        role,
+        spec.name,
+        spec.role,
         {"url": firstcontact.object_url(platform, key), "sha256": built.sha256},
+        spec.user_data,
     )
-    interface: dict[str, Any] = {
-        "DeviceIndex": 0,
-        "SubnetId": ec2.subnet(platform, f"{platform['name']}-public"),
-        "Groups": ec2.groups(platform, [f"{platform['name']}-{group}" for group in vm_["groups"]]),
-        "AssociatePublicIpAddress": bool(vm_["public_address"]),
-        "DeleteOnTermination": True,
-    }
-    if role == "master":
-        interface["PrivateIpAddress"] = platform["network"]["master_ip"]
-    arguments: dict[str, Any] = {
-        "ImageId": image["ImageId"],
-        "InstanceType": platform["master" if role == "master" else "workers"]["size"],
-        "MinCount": 1,
-        "MaxCount": 1,
-        "ClientToken": str(uuid.uuid4()),
-        "KeyName": platform["name"],
-        "NetworkInterfaces": [interface],
-        "UserData": text,
-        "MetadataOptions": {
-            "HttpEndpoint": "enabled",
-            "HttpTokens": "required",
-            "HttpPutResponseHopLimit": 1,
-        },
-        "TagSpecifications": [
-            {"ResourceType": kind, "Tags": aws.tags(platform, name)}
-            for kind in ("instance", "volume", "network-interface")
-        ],
-    }
-    if vm_.get("iam_profile"):
-        arguments["IamInstanceProfile"] = {"Name": vm_["iam_profile"]}
-    answer = aws.call(platform, "ec2", "run_instances", **arguments)
-    launched: dict[str, Any] = answer["Instances"][0]
-    return launched
+    return launch.run(platform, spec, ids, text)
 
 
-def _finish(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[str, Any]:
+def _finish(platform: dict[str, Any], spec: launch.Spec, item: dict[str, Any]) -> dict[str, Any]:
     """
     Bring an existing machine to where a creation ends; say whether it had been there before.
 
-    A machine that never got there and does not now is terminated: it would fail in every run.
+    A machine that never got there and does not now is removed: it would fail in every run.
     (An interrupted run is no failure: what it leaves is finished by the next.)
     """
-    is_known = ec2.tag(item, firstcontact.INTRODUCED) == item["InstanceId"]
+    instance_id = item["InstanceId"]
+    is_known = ec2.tag(item, firstcontact.INTRODUCED) == instance_id
     try:
-        _complete(platform, name, item, is_known)
+        item = _running(platform, spec.name, item)
+        found = launch.differences(platform, spec, item)
+        if not is_known:
+            # Part of its creation, and needed by the first contact: its address, its forwarding.
+            for difference in found:
+                if difference.act:
+                    difference.act()
+            found = [each for each in found if not each.act]
+            firstcontact.introduce(platform, spec.name, spec.role, instance_id)
     except Exception as error:
         if is_known:
             raise
-        aws.call(platform, "ec2", "terminate_instances", InstanceIds=[item["InstanceId"]])
-        raise aws.CloudError(
-            f"{name} ({item['InstanceId']}) was terminated again: {error}"
-        ) from error
-    return {**ec2.full(ec2.by_id(platform, item["InstanceId"])), "existed": is_known}
+        raise aws.CloudError(_removed(platform, spec, instance_id, error)) from error
+    answer = {**ec2.full(ec2.by_id(platform, instance_id)), "existed": is_known}
+    if found:
+        answer["differences"] = {each.what: {"old": each.old, "new": each.new} for each in found}
+        words = ", ".join(f"{each.what} is {each.old}, not {each.new}" for each in found)
+        log.warning("%s differs from its profile and was left so: %s", spec.name, words)
+    return answer
 
 
-def _complete(platform: dict[str, Any], name: str, item: dict[str, Any], is_known: bool) -> None:
+def _removed(
+    platform: dict[str, Any], spec: launch.Spec, instance_id: str, error: Exception
+) -> str:
+    """Remove the failed machine unless it is to be kept; return the words of its error."""
+    what = f"{spec.name} ({instance_id})"
+    if spec.keep_failed:
+        return f"{what} failed and is kept; remove it with salt-cloud -d {spec.name}: {error}"
+    try:
+        gone = launch.remove(platform, spec, instance_id)
+    except aws.CloudError as refused:
+        return (
+            f"{what} failed: {error}; and it could not be removed, so that it still costs: "
+            f"{refused}; remove it with salt-cloud -d {spec.name}"
+        )
+    return f"{what} was terminated again (removed: {', '.join(gone)}): {error}"
+
+
+def _running(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[str, Any]:
+    """Start the machine if it is not running; return it as it then is."""
     instance_id, state = item["InstanceId"], item["State"]["Name"]
     if state == "stopping":
         _until(platform, name, instance_id, "stopped")
         state = "stopped"
     if state == "stopped":
         aws.call(platform, "ec2", "start_instances", InstanceIds=[instance_id])
-    if state != "running":
-        _until(platform, name, instance_id, "running")
-    role = _role(platform, name)
-    if role == "master":
-        ec2.associate(platform, name, instance_id)
-    if not is_known and role:
-        firstcontact.introduce(platform, name, role, instance_id)
+    # What RunInstances answers is not yet all that there will be: its address, its state.
+    return _until(platform, name, instance_id, "running")
 
 
 # Actions and functions --------------------------------------------------------------------------

@@ -1,13 +1,30 @@
-"""Machines as EC2 knows them: by name, ours only, never those already terminated."""
+"""
+Machines as EC2 knows them: by name, ours only, never those already terminated.
 
+A machine's name is what its client token says, which was given at launch and which nobody can
+change: ``<name>.<12 hex digits>``. Tags are shown and repaired, but decide nothing; only what lies
+in the VPC without such a token is ours by the tag ``f1:platform``. EC2 filters by token only
+exactly, so that one description of the VPC's instances answers any question.
+"""
+
+import re
+import secrets
 from typing import Any
 
 import aws
 import knobs
+import vpc
 
 # States in which a machine holds its name.
 ALIVE = ["pending", "running", "stopping", "stopped"]
 REMOVED_SECONDS = 60
+
+_TOKEN = re.compile(r"([a-z][a-z0-9-]*)\.[0-9a-f]{12}")
+
+
+def token(name: str) -> str:
+    """Return a fresh client token for the launch of ``name``: its identity ever after."""
+    return f"{name}.{secrets.token_hex(6)}"
 
 
 def machines(platform: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
@@ -23,9 +40,34 @@ def machines(platform: dict[str, Any] | None = None) -> dict[str, dict[str, Any]
 
 def instances(platform: dict[str, Any], name: str | None = None) -> list[dict[str, Any]]:
     """Return the living instances of the platform (those of ``name``), as EC2 describes them."""
-    filters = [{"Name": "instance-state-name", "Values": ALIVE}, *aws.mine(platform, name)]
+    return [i for i in _ours(platform, ALIVE) if name is None or name_of(i) == name]
+
+
+def _ours(platform: dict[str, Any], states: list[str]) -> list[dict[str, Any]]:
+    """Return the platform's instances in one of ``states``, by one description of its VPC."""
+    network = vpc.View(platform).vpc_id()
+    if network is None:
+        return []
+    filters = [
+        {"Name": "vpc-id", "Values": [network]},
+        {"Name": "instance-state-name", "Values": states},
+    ]
     found = aws.pages(platform, "ec2", "describe_instances", "Reservations", Filters=filters)
-    return [instance for reservation in found for instance in reservation["Instances"]]
+    return [i for reservation in found for i in reservation["Instances"] if is_ours(platform, i)]
+
+
+def is_ours(platform: dict[str, Any], item: dict[str, Any]) -> bool:
+    """Say whether an instance is a machine of the platform: by its token, else by its tag."""
+    name = _told(item)
+    if name is not None:
+        return name.startswith(f"{platform['name']}-")
+    return tag(item, aws.PLATFORM_TAG) == platform["name"]
+
+
+def _told(item: dict[str, Any]) -> str | None:
+    """Return the name in the instance's client token; None if the token is none of ours."""
+    match = _TOKEN.fullmatch(item.get("ClientToken") or "")
+    return match.group(1) if match else None
 
 
 def present(
@@ -35,11 +77,11 @@ def present(
     Return the instances that are not terminated yet, those that are being so included:
     the platform's, or whoever's ``filters`` find.
     """
-    states = {"Name": "instance-state-name", "Values": [*ALIVE, "shutting-down"]}
-    which = aws.mine(platform) if filters is None else filters
-    found = aws.pages(
-        platform, "ec2", "describe_instances", "Reservations", Filters=[states, *which]
-    )
+    states = [*ALIVE, "shutting-down"]
+    if filters is None:
+        return _ours(platform, states)
+    which = [{"Name": "instance-state-name", "Values": states}, *filters]
+    found = aws.pages(platform, "ec2", "describe_instances", "Reservations", Filters=which)
     return [instance for reservation in found for instance in reservation["Instances"]]
 
 
@@ -64,7 +106,21 @@ def remove(platform: dict[str, Any], request: str, **arguments: Any) -> None:
 
 def instance(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
     """Return the one living instance named ``name``, or None. Two of a name are a CloudError."""
-    return aws.one(instances(platform, name), "InstanceId", name)
+    return single(name, instances(platform, name))
+
+
+def single(name: str, found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the only one of the instances ``found``, None if there is none, or CloudError."""
+    if len(found) > 1:
+        each = ", ".join(
+            f"{item['InstanceId']} ({item['State']['Name']}, launched {item.get('LaunchTime')})"
+            for item in sorted(found, key=lambda item: str(item.get("LaunchTime")))
+        )
+        raise aws.CloudError(
+            f"{len(found)} machines are named {name}: {each}; terminate all but one of them "
+            f"(salt-cloud -d <id>)"
+        )
+    return found[0] if found else None
 
 
 def by_id(platform: dict[str, Any], instance_id: str) -> dict[str, Any]:
@@ -80,8 +136,8 @@ def tag(item: dict[str, Any], key: str) -> str:
 
 
 def name_of(item: dict[str, Any]) -> str:
-    """Return the instance's name; its id when it has none."""
-    return tag(item, "Name") or str(item["InstanceId"])
+    """Return the instance's name: by its client token, else by its tag, else its id."""
+    return _told(item) or tag(item, "Name") or str(item["InstanceId"])
 
 
 def brief(item: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +160,7 @@ def full(item: dict[str, Any]) -> dict[str, Any]:
         "vpc": item.get("VpcId"),
         "subnet": item.get("SubnetId"),
         "zone": item.get("Placement", {}).get("AvailabilityZone"),
-        "groups": sorted({group["GroupName"] for group in _groups(item)}),
+        "groups": sorted({group["GroupName"] for group in groups_of(item)}),
         "key": item.get("KeyName"),
         "profile": item.get("IamInstanceProfile", {}).get("Arn"),
         "launched": str(item.get("LaunchTime", "")),
@@ -112,56 +168,49 @@ def full(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _groups(item: dict[str, Any]) -> list[dict[str, Any]]:
+def groups_of(item: dict[str, Any]) -> list[dict[str, Any]]:
     """A machine's groups are those of its interfaces; not every API repeats them above."""
     interfaces = item.get("NetworkInterfaces", [])
     return [*item.get("SecurityGroups", []), *(g for i in interfaces for g in i.get("Groups", []))]
 
 
-def image(platform: dict[str, Any]) -> dict[str, Any]:
-    """Return the machine image: the one of ``image.id``, else the newest by owner and name."""
-    wanted = platform["image"]
-    if wanted["id"]:
-        found = aws.call(platform, "ec2", "describe_images", ImageIds=[wanted["id"]])["Images"]
+def image(platform: dict[str, Any], wanted: dict[str, Any] | None = None) -> dict[str, Any]:
+    """
+    Return the machine image that ``wanted`` (the knob ``platform.image`` if None) means.
+
+    ``id`` is an image's id, or ``ssm:<public parameter>`` such as
+    ``ssm:/aws/service/debian/release/12/latest/amd64``; without it, the newest of ``owner`` whose
+    name is like ``name``. Raises CloudError that names what was looked for.
+    """
+    wanted = wanted or platform["image"]
+    ident = wanted.get("id")
+    if ident and ident.startswith("ssm:"):
+        parameter = ident.removeprefix("ssm:")
+        answer = aws.call(platform, "ssm", "get_parameter", Name=parameter)
+        ident = answer["Parameter"]["Value"]
+    if ident:
+        found = aws.call(platform, "ec2", "describe_images", ImageIds=[ident])["Images"]
     else:
-        found = aws.call(
+        owner = {"Owners": [wanted["owner"]]} if wanted.get("owner") else {}
+        found = aws.pages(
             platform,
             "ec2",
             "describe_images",
-            Owners=[wanted["owner"]],
+            "Images",
             Filters=[
                 {"Name": "name", "Values": [wanted["name"]]},
                 {"Name": "state", "Values": ["available"]},
             ],
-        )["Images"]
+            **owner,
+        )
     if not found:
+        whose = f" of {wanted['owner']}" if wanted.get("owner") else ""
         raise aws.CloudError(
-            f"no image {wanted['id'] or wanted['name']} of {wanted['owner']} in "
-            f"{platform['aws']['region']}; check platform.image"
+            f"no image {ident or wanted['name']}{whose} in {platform['aws']['region']}; "
+            "check platform.image, or the profile's image"
         )
     newest: dict[str, Any] = max(found, key=lambda item: str(item.get("CreationDate", "")))
     return newest
-
-
-def subnet(platform: dict[str, Any], name: str) -> str:
-    """Return the id of the subnet ``name``."""
-    found = aws.pages(
-        platform, "ec2", "describe_subnets", "Subnets", Filters=aws.mine(platform, name)
-    )
-    return str(_present(aws.one(found, "SubnetId", name), "subnet", name)["SubnetId"])
-
-
-def groups(platform: dict[str, Any], names: list[str]) -> list[str]:
-    """Return the ids of the security groups ``names``, in their order."""
-    found = aws.pages(
-        platform,
-        "ec2",
-        "describe_security_groups",
-        "SecurityGroups",
-        Filters=[*aws.mine(platform), {"Name": "group-name", "Values": names}],
-    )
-    ids = {item["GroupName"]: str(item["GroupId"]) for item in found}
-    return [_present(ids.get(name), "security group", name) for name in names]
 
 
 def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -172,7 +221,11 @@ def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 def associate(platform: dict[str, Any], name: str, instance_id: str) -> str:
     """Give the elastic address ``name`` to the instance if it has not got it; return it."""
-    found: dict[str, Any] = _present(address(platform, name), "elastic address", name)
+    found = address(platform, name)
+    if found is None:
+        raise aws.CloudError(
+            f"no elastic address named {name}; run `salt-run state.orchestrate orch.network` first"
+        )
     if not has_address(by_id(platform, instance_id), found):
         aws.call(
             platform,
@@ -192,14 +245,6 @@ def has_address(item: dict[str, Any], address: dict[str, Any] | None) -> bool:
         and address.get("InstanceId") == item["InstanceId"]
         and item.get("PublicIpAddress") == address["PublicIp"]
     )
-
-
-def _present(found: Any, kind: str, name: str) -> Any:
-    if found is None:
-        raise aws.CloudError(
-            f"no {kind} named {name}; run `salt-run state.orchestrate orch.network` first"
-        )
-    return found
 
 
 def fleet(platform: dict[str, Any] | None = None) -> dict[str, dict[str, dict[str, Any]]]:

@@ -1,9 +1,13 @@
 """
-The user-data of a machine: ``salt/cloud/user-data.yaml`` with ``first-boot.py`` inside.
+The user-data of a machine: ``salt/cloud/user-data.yaml`` with ``first-boot.py`` inside, or a
+template of the profile's own, which is given the same: ``platform id role master_ip job
+first_boot``. A machine is known only if it announces itself, so another template runs
+``first_boot`` with ``job`` as well.
 
 cloud-config: https://cloudinit.readthedocs.io/en/latest/explanation/format.html
 """
 
+import gzip
 from typing import Any
 
 import aws
@@ -21,12 +25,19 @@ def master_name(platform: dict[str, Any]) -> str:
     return f"{platform['name']}-master"
 
 
-def render(platform: dict[str, Any], name: str, role: str, environment: dict[str, str]) -> str:
+def render(
+    platform: dict[str, Any],
+    name: str,
+    role: str,
+    environment: dict[str, str],
+    template: str | None = None,
+) -> str | bytes:
     """
     Return the user-data of the machine ``name`` with the ``role`` master or worker.
 
-    ``environment`` is where the Salt environment is: ``{"url", "sha256"}``.
-    Raises CloudError if EC2 would refuse it as too long.
+    ``environment`` is where the Salt environment is: ``{"url", "sha256"}``; ``template`` is a text
+    instead of the platform's own. What does not fit as it is comes gzipped (cloud-init unpacks
+    it). Raises CloudError if the template does not render, or EC2 would refuse it as too long.
     """
     job: dict[str, Any] = {
         "id": name,
@@ -47,19 +58,34 @@ def render(platform: dict[str, Any], name: str, role: str, environment: dict[str
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - this is YAML
     )
-    text = "#cloud-config\n" + jinja.from_string(_read("user-data.yaml")).render(
-        id=name,
-        role=role,
-        master_ip=platform["network"]["master_ip"],
-        job=job,
-        first_boot=_read("first-boot.py"),
-    )
-    if len(text.encode()) > LIMIT:
-        raise aws.CloudError(
-            f"the user-data of {name} has {len(text.encode())} bytes, EC2 takes {LIMIT}; "
-            "use credentials with a shorter session token"
+    source = "#cloud-config\n" + _read("user-data.yaml") if template is None else template
+    try:
+        text = jinja.from_string(source).render(
+            platform=platform,
+            id=name,
+            role=role,
+            master_ip=platform["network"]["master_ip"],
+            job=job,
+            first_boot=_read("first-boot.py"),
         )
-    return text
+    except jinja2.TemplateError as error:
+        raise aws.CloudError(f"the user-data of {name} does not render: {error}") from error
+    return fitted(name, text)
+
+
+def fitted(name: str, text: str) -> str | bytes:
+    """Return ``text``, gzipped if it is too long as it is; too long still is a CloudError."""
+    if len(text.encode()) <= LIMIT:
+        return text
+    # Without the time, the same text is the same request.
+    packed = gzip.compress(text.encode(), mtime=0)
+    if len(packed) > LIMIT:
+        raise aws.CloudError(
+            f"the user-data of {name} has {len(text.encode())} bytes, {len(packed)} gzipped; EC2 "
+            f"takes {LIMIT}: shorten the profile's user_data, or use credentials with a shorter "
+            "session token"
+        )
+    return packed
 
 
 def _read(name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
+from lab.cloud import moto_fixes
 from tests.conftest import ROOT
 from tests.unit.cloud_driver.machines import Machines
 
@@ -20,6 +21,7 @@ IMAGE = "ami-12c6146b"  # one that moto knows
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
+    moto_fixes.apply()
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -6,6 +6,7 @@ to /opt, systemd) is left out. ``ssh`` is a program that runs its command in the
 """
 
 import base64
+import gzip
 import json
 import threading
 import types
@@ -14,6 +15,7 @@ from typing import Any
 
 import aws
 import boto3
+import vpc
 import yaml
 
 SSH = """\
@@ -75,7 +77,8 @@ class Machines:
 
     def _boot(self, ident: str) -> None:
         answer = self._ec2.describe_instance_attribute(InstanceId=ident, Attribute="userData")
-        text = base64.b64decode(answer["UserData"]["Value"]).decode()
+        data = base64.b64decode(answer["UserData"]["Value"])
+        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode()
         files = {item["path"]: item["content"] for item in yaml.safe_load(text)["write_files"]}
         job = json.loads(files["/var/lib/f1/first-boot.json"])
         self.user_data[job["id"]] = text
@@ -114,25 +117,32 @@ def network(platform: dict[str, Any]) -> None:
     def tags(kind: str, value: str) -> list[dict[str, Any]]:
         return [{"ResourceType": kind, "Tags": aws.tags(platform, value)}]
 
-    vpc = call(platform, "ec2", "create_vpc", CidrBlock="10.20.0.0/16")["Vpc"]["VpcId"]
-    call(
+    home = call(
         platform,
         "ec2",
-        "create_subnet",
-        VpcId=vpc,
-        CidrBlock="10.20.1.0/24",
-        AvailabilityZone=platform["aws"]["zone"],
-        TagSpecifications=tags("subnet", f"{name}-public"),
-    )
-    for group in (f"{name}-master", f"{name}-worker"):
+        "create_vpc",
+        CidrBlock=platform["network"]["vpc_cidr"],
+        TagSpecifications=tags("vpc", name),
+    )["Vpc"]["VpcId"]
+    for subnet, (cidr, zone) in vpc.subnets(platform).items():
+        call(
+            platform,
+            "ec2",
+            "create_subnet",
+            VpcId=home,
+            CidrBlock=cidr,
+            AvailabilityZone=zone,
+            TagSpecifications=tags("subnet", subnet),
+        )
+    for role, text in vpc.GROUPS.items():
         call(
             platform,
             "ec2",
             "create_security_group",
-            GroupName=group,
-            Description="for tests",
-            VpcId=vpc,
-            TagSpecifications=tags("security-group", group),
+            GroupName=f"{name}-{role}",
+            Description=text,
+            VpcId=home,
+            TagSpecifications=tags("security-group", f"{name}-{role}"),
         )
     call(
         platform,
