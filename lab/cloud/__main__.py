@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab import cloud
 from lab.cloud import config as configuration
+from lab.cloud import requests
 from lab.cloud.engine import EngineError
 from lab.cloud.lifecycle import running_config
 from lab.machine.image import ImageError
@@ -38,6 +39,8 @@ def main() -> int:
     commands.add_parser("down", help="remove everything it made")
     status = commands.add_parser("status", help="what runs")
     status.add_argument("--json", action="store_true")
+    asked = commands.add_parser("requests", help="what was asked of the API, one JSON line each")
+    asked.add_argument("--since", type=float, default=0.0, help="seconds since 1970")
     outside = commands.add_parser("outside", help="run a command as a voter: outside -- curl …")
     outside.add_argument("argv", nargs="+")
     args = parser.parse_args()
@@ -64,6 +67,9 @@ def _run(args: argparse.Namespace) -> int:
     elif args.command == "down":
         report = cloud.down()
         _show({key: value for key, value in report.items() if value})
+    elif args.command == "requests":
+        for line in requests.read(configuration.home(), args.since):
+            print(json.dumps(line))
     elif args.command == "outside":
         return cloud.outside(args.argv)
     else:

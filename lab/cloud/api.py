@@ -14,57 +14,66 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from lab.cloud import requests
 from lab.cloud.moto_cloud import LOCK
 from lab.cloud.state import Store
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
-_READS = ("Describe", "Get", "List", "Search")
 
 
-def mutates(service: str, method: str, body: bytes) -> bool:
-    """Whether a request may change something (asked of the action for EC2's query API)."""
-    if service == "ec2":
-        action = parse_qs(body.decode("latin-1")).get("Action", [""])[0]
-        return not action.startswith(_READS)
-    return method not in ("GET", "HEAD", "OPTIONS")
+class _Answered:
+    """Stands for ``start_response`` and remembers the status line."""
+
+    def __init__(self, start_response: StartResponse) -> None:
+        self.status = "500 Internal Server Error"
+        self._next = start_response
+
+    def __call__(self, status: str, *args: Any, **kwargs: Any) -> Any:
+        self.status = status
+        return self._next(status, *args, **kwargs)
 
 
 class Gate(DomainDispatcherApplication):
     """All of moto behind one door: one EC2 or Route 53 call at a time, each change saved
-    before its answer leaves, then ``changed`` called."""
+    before its answer leaves, then ``changed`` called. Every request is in the log by then."""
 
-    def __init__(self, store: Store, changed: Callable[[], None]) -> None:
+    def __init__(self, store: Store, changed: Callable[[], None], log: requests.Log) -> None:
         super().__init__(create_backend_app)
         self.store = store
         self.changed = changed
+        self.log = log
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         app = self.get_application(environ)
         service = app.service
-        method = environ["REQUEST_METHOD"]
-        if service not in ("ec2", "route53"):
-            return passing(app, service, self.store, environ, start_response)
+        if service == "s3":
+            return passing(app, self.store, self.log, environ, start_response)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
-        change = mutates(service, method, body)
+        operation, change = requests.named(service, environ, body)
+        answered = _Answered(start_response)
         with LOCK:
-            answer = list(app(environ, start_response))
+            answer = list(app(environ, answered))
             if change:
                 self.store.save(service)
         if change:
             self.changed()
+        self.log.write(service, operation, change, environ, answered.status)
         return answer
 
 
 def passing(
-    app: Any, service: str, store: Store, environ: Environ, start_response: StartResponse
+    app: Any, store: Store, log: requests.Log, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Answer a call that needs no lock; a change is saved before its answer leaves."""
-    if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
-        return app(environ, start_response)
-    answer = list(app(environ, start_response))
-    store.save(service)
+    """Answer a call to S3, which needs no lock; a change is saved before its answer leaves."""
+    operation, change = requests.named("s3", environ, b"")
+    answered = _Answered(start_response)
+    answer = app(environ, answered)
+    if change:
+        answer = list(answer)
+        store.save("s3")
+    log.write("s3", operation, change, environ, answered.status)
     return answer
 
 
@@ -90,21 +99,24 @@ def refusal(environ: Environ, now: datetime) -> str | None:
 class Bucket:
     """S3 as the machines see it: nothing but S3, signed requests only."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, log: requests.Log) -> None:
         self.app = create_backend_app("s3")
         self.store = store
+        self.log = log
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         code = refusal(environ, datetime.now(UTC))
         if code:
             text = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode()
             head = [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))]
+            operation, change = requests.named("s3", environ, b"")
+            self.log.write("s3", operation, change, environ, "403 Forbidden")
             start_response("403 Forbidden", head)
             return [text]
         if environ.get("CONTENT_TYPE") == "application/x-www-form-urlencoded":
             # What curl and urllib say of any body; moto would read it as a form and keep nothing.
             environ["CONTENT_TYPE"] = "binary/octet-stream"
-        return passing(self.app, "s3", self.store, environ, start_response)
+        return passing(self.app, self.store, self.log, environ, start_response)
 
 
 class _Quiet(MotoRequestHandler):

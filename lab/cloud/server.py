@@ -16,7 +16,7 @@ import docker
 from pyroute2.netlink.exceptions import NetlinkError
 
 # Before anything of moto: it reads its settings when it is imported.
-from lab.cloud import dns, files, firewall, metadata, moto_cloud, network, publish, ways
+from lab.cloud import dns, files, firewall, metadata, moto_cloud, network, publish, requests, ways
 from lab.cloud.api import Bucket, Gate, serve
 from lab.cloud.config import (
     DNS_ADDRESS,
@@ -86,6 +86,7 @@ class Lab:
         self.end = threading.Event()
         self.wake = threading.Event()
         self.store = Store(home / "state")
+        self.requests = requests.Log(home / requests.FILE)
         self.engine = docker.from_env(timeout=120)
         self.driver = Driver(self.engine, self._images(), self._switched_off, self.wake.set)
         self.supervisor = Supervisor(config.processes, home / "log")
@@ -125,14 +126,14 @@ class Lab:
         ):
             at = (str(address), 53)
             dns.serve(network.listen(space, udp, at), network.listen(space, tcp, at), resolver)
-        serve(str(HOST_ADDRESS), self.config.s3_port, Bucket(self.store))
+        serve(str(HOST_ADDRESS), self.config.s3_port, Bucket(self.store, self.requests))
         if self.config.files:
             shelf = files.Server(str(HOST_ADDRESS), self.config.files_port, Path(self.config.files))
             threading.Thread(target=shelf.serve_forever, name="files", daemon=True).start()
         publish.serve(self.config.publish, lambda: self.view)
         self.supervisor.start()
         # The API last: who finds it open finds a whole cloud.
-        serve("127.0.0.1", self.config.api_port, Gate(self.store, self.changed))
+        serve("127.0.0.1", self.config.api_port, Gate(self.store, self.changed, self.requests))
 
     def changed(self) -> None:
         """Make a change of the API true: rules at once, machines in the background."""

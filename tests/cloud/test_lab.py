@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lab import cloud
-from lab.cloud import machines, network
+from lab.cloud import machines, network, requests
+from lab.cloud.config import home
 from tests.cloud.conftest import Lab, opens, outside, until
 
 pytestmark = pytest.mark.lab
@@ -298,6 +299,13 @@ def test_s3_by_presigned_url_and_no_api_from_a_machine(lab: Lab) -> None:
     assert lab.execute(State.two, "curl", "-sf", "-m", "5", get) == (0, "{}")
     unsigned = lab.execute(State.one, "curl", "-sf", "-m", "5", get.split("?")[0])
     assert unsigned[0] != 0
+    asked = [r for r in requests.read(home()) if r["source"] == "machine"][-3:]
+    assert [(r["operation"], r["status"]) for r in asked] == [
+        ("PutObject", 200),
+        ("GetObject", 200),
+        ("GetObject", 403),
+    ]
+    assert asked[0]["address"] == public(lab, State.one)
     api = f"{lab.config.s3_url}/?Action=DescribeInstances&Version=2016-11-15"
     assert lab.execute(State.one, "curl", "-sf", "-m", "5", api)[0] != 0
     assert not opens("198.18.0.1", lab.config.api_port, "f1-outside")

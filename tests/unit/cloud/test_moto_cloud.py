@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lab.cloud import moto_cloud
+from lab.cloud import moto_cloud, requests
 from lab.cloud.api import Bucket, Gate
 from lab.cloud.config import Image
 from lab.cloud.model import Igw, Nat, Through
@@ -37,7 +37,7 @@ class Cloud:
         from werkzeug.test import Client
 
         self.changes = 0
-        self.gate = Client(Gate(store, self.changed))
+        self.gate = Client(Gate(store, self.changed, requests.Log(store.folder / requests.FILE)))
 
         def send(request, **_):
             answer = self.gate.open(
@@ -314,13 +314,80 @@ def test_the_console_is_the_machines(cloud):
     assert cloud.ec2.get_console_output(InstanceId=instance)["Output"] == f"console of {instance}"
 
 
+def test_every_request_is_noted_by_name_and_nothing_more(cloud, store):
+    from botocore.exceptions import ClientError
+
+    vpc, subnet = cloud.network()
+    cloud.run(subnet, UserData="a secret")
+    cloud.ec2.describe_instances()
+    with pytest.raises(ClientError, match="DryRun"):
+        cloud.ec2.delete_vpc(VpcId=vpc, DryRun=True)
+    with pytest.raises(ClientError):
+        cloud.ec2.delete_vpc(VpcId="vpc-0")
+    mark = requests.read(store.folder)[-1]["time"]
+    zone = cloud.route53.create_hosted_zone(Name="example.org", CallerReference="1")
+    cloud.route53.list_resource_record_sets(HostedZoneId=zone["HostedZone"]["Id"])
+    cloud.s3.create_bucket(
+        Bucket="f1-bucket", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    cloud.s3.put_object(Bucket="f1-bucket", Key="a/b", Body=b"x", Tagging="a=b")
+    cloud.s3.list_objects_v2(Bucket="f1-bucket")
+    cloud.s3.put_bucket_tagging(Bucket="f1-bucket", Tagging={"TagSet": []})
+    cloud.s3.delete_objects(Bucket="f1-bucket", Delete={"Objects": [{"Key": "a/b"}]})
+
+    def seen(since=0.0):
+        found = requests.read(store.folder, since)
+        assert {line["source"] for line in found} == {"operator"}
+        return [(x["service"], x["operation"], x["mutating"], x["status"]) for x in found]
+
+    assert seen()[:6] == [
+        ("ec2", "CreateVpc", True, 200),
+        ("ec2", "CreateSubnet", True, 200),
+        ("ec2", "ModifySubnetAttribute", True, 200),
+        ("ec2", "RunInstances", True, 200),
+        ("ec2", "DescribeInstances", False, 200),
+        ("ec2", "DeleteVpc", False, 412),
+    ]
+    assert seen()[6] == ("ec2", "DeleteVpc", True, 400)
+    assert [line[:3] for line in seen(mark)] == [
+        ("route53", "CreateHostedZone", True),
+        ("route53", "ListResourceRecordSets", False),
+        ("s3", "CreateBucket", True),
+        ("s3", "PutObject", True),
+        ("s3", "ListObjectsV2", False),
+        ("s3", "PutBucketTagging", True),
+        ("s3", "DeleteObjects", True),
+    ]
+    text = (store.folder / requests.FILE).read_text()
+    assert "secret" not in text
+    assert "f1-bucket" not in text
+
+
+def test_who_asks_is_told_by_the_address():
+    told = [requests.source(a) for a in ("127.0.0.1", "198.18.0.1", "198.19.0.10", "198.18.0.254")]
+    assert told == ["operator", "operator", "machine", "machine"]
+    assert requests.source("198.18.0.10") == "outside"
+
+
+def test_a_long_log_is_put_aside_at_the_start(tmp_path, monkeypatch):
+    file = tmp_path / requests.FILE
+    environ = {"REMOTE_ADDR": "127.0.0.1"}
+    requests.Log(file).write("ec2", "RunInstances", True, environ, "200 OK")
+    requests.Log(file)
+    assert len(requests.read(tmp_path)) == 1
+    monkeypatch.setattr(requests, "MAX_BYTES", 10)
+    requests.Log(file)
+    assert requests.read(tmp_path) == []
+    assert file.with_suffix(".1.jsonl").exists()
+
+
 def test_machines_get_s3_by_signature_and_nothing_else(cloud, store):
     from werkzeug.test import Client
 
     cloud.s3.create_bucket(
         Bucket="f1-bucket", CreateBucketConfiguration={"LocationConstraint": REGION}
     )
-    front = Client(Bucket(store))
+    front = Client(Bucket(store, requests.Log(store.folder / requests.FILE)))
 
     def path(operation, **values):
         given = {"Bucket": "f1-bucket", "Key": "announce/f1-1.json"}
@@ -335,4 +402,12 @@ def test_machines_get_s3_by_signature_and_nothing_else(cloud, store):
     assert front.get(path("get_object", ExpiresIn=-1), **host).status_code == 403
     answer = front.post("/", data={"Action": "DescribeInstances", "Version": "2016-11-15"}, **host)
     assert answer.status_code == 403
+    seen = [(x["operation"], x["status"]) for x in requests.read(store.folder)]
+    assert seen[1:] == [
+        ("PutObject", 200),
+        ("GetObject", 200),
+        ("GetObject", 403),
+        ("GetObject", 403),
+        ("POST", 403),
+    ]
     assert (store.folder / "s3.pickle").exists()
