@@ -1,14 +1,16 @@
 """
-The machines of the platform: those of the map, running, introduced, the master at its address.
+The machines of the platform: those of the map, running, introduced, and as their profile says.
 
 .. code-block:: yaml
 
     machines:
       cloud_machines.present: []
 
-A machine that is not there is made by salt-cloud, all at once; one that was stopped, or whose
-creation was interrupted, is finished. One failure fails the state, whatever salt-cloud's exit
-code: it reports failed machines inside a success.
+What differs of a machine and can be changed in place is changed (tags, groups, forwarding,
+metadata service, address, …: utils ``launch.differences``); what only a new machine can have is
+told in the comment. A machine that is not there is made by salt-cloud, all at once; one that was
+stopped, or whose creation was interrupted, is finished. One failure fails the state, whatever
+salt-cloud's exit code: it reports failed machines inside a success.
 """
 
 from functools import partial
@@ -18,40 +20,64 @@ from typing import Any
 import aws
 import ec2
 import firstcontact
+import launch
 import salt.cloud
+import salt.config
+from salt.exceptions import SaltException
 from steps import Steps, failed, guarded
 
 __opts__: dict[str, Any]
 __pillar__: dict[str, Any]
 
-TERMINATED_SECONDS = 300
-
 
 @guarded
 def present(name: str) -> dict[str, Any]:
-    """Make sure that every machine of the map runs and is known, and no more than that."""
+    """
+    Make sure that every machine of the map runs, is known and is as its profile says.
+
+    A plan (``test=True``) changes nothing. Each failure is told with its machine; the others go on.
+    """
     platform = __pillar__["platform"]
     fleet = ec2.fleet(platform)
-    wanted = [machine for machines in fleet.values() for machine in machines]
-    found = {ec2.name_of(item): item for item in ec2.instances(platform)}
-    absent = [machine for machine in wanted if machine not in found]
-    unfinished = [m for m in wanted if m in found and _state(found[m]) != "running"]
+    specs = _specs(platform, fleet)
+    found = _found(platform)
+    absent = [machine for machine in specs if machine not in found]
+    states = {m: _state(found[m]) for m in specs if m in found}
+    unfinished = [machine for machine, state in states.items() if state != "running"]
     changes: dict[str, Any] = {m: {"old": None, "new": "running"} for m in absent}
-    changes.update({m: {"old": _state(found[m]), "new": "running"} for m in unfinished})
-    _address(platform, found, changes)
-    extra = sorted(set(found) - set(wanted))
-    comment = f"{len(wanted)} machines run" + (f"; not of the map: {extra}" if extra else "")
+    changes.update({m: {"old": states[m], "new": "running"} for m in unfinished})
+
+    repairs: dict[str, launch.Difference] = {}
+    lasting: list[str] = []
+    look = launch.Lookup(platform, [found[machine] for machine in states])
+    for machine in states:
+        for each in launch.differences(platform, specs[machine], found[machine], look):
+            if each.act:
+                repairs[f"{machine} {each.what}"] = each
+            else:
+                lasting.append(f"{machine}: {each.what} is {each.old}, not {each.new}")
+    changes.update({what: {"old": d.old, "new": d.new} for what, d in repairs.items()})
+
+    extra = sorted(set(found) - set(specs))
+    remarks = [f"not of the map: {', '.join(extra)}"] if extra else []
+    if lasting:
+        remarks.append(
+            f"only a new machine can have it otherwise (salt-cloud -d): {', '.join(lasting)}"
+        )
+    comment = "; ".join([f"{len(specs)} machines run", *remarks])
     if not changes:
         return {"name": name, "result": True, "changes": {}, "comment": comment}
     if __opts__["test"]:
-        comment = f"would change: {', '.join(changes)}"
+        comment = "; ".join([f"would change: {', '.join(changes)}", *remarks])
         return {"name": name, "result": None, "changes": changes, "comment": comment}
-    done, errors = _make(fleet, absent, [m for m in changes if m not in absent])
-    result = {"name": name, "result": True, "changes": {m: changes[m] for m in done}}
+
+    errors = _repair(repairs)
+    errors.update(_make(fleet, absent, unfinished))
+    done = {what: change for what, change in changes.items() if what not in errors}
     if errors:
-        words = "\n".join(f"{machine}: {error}" for machine, error in sorted(errors.items()))
-        return {**failed(name, aws.CloudError(words)), "changes": result["changes"]}
-    return {**result, "comment": comment}
+        words = "\n".join(f"{what}: {error}" for what, error in sorted(errors.items()))
+        return {**failed(name, aws.CloudError(words)), "changes": done}
+    return {"name": name, "result": True, "changes": done, "comment": comment}
 
 
 @guarded
@@ -62,7 +88,7 @@ def absent(name: str) -> dict[str, Any]:
     found = ec2.present(platform)
     for item in found:
         what = f"{ec2.name_of(item)} ({item['InstanceId']})"
-        steps.differs(what, item["State"]["Name"], None, partial(_terminated, what, item))
+        steps.differs(what, item["State"]["Name"], None, partial(_terminated, item))
     if found and not steps.test:
         # All at once: each step then waits for one.
         ids = [item["InstanceId"] for item in found]
@@ -70,17 +96,41 @@ def absent(name: str) -> dict[str, Any]:
     return steps.finish(f"no machine of {platform['name']} is there")
 
 
-def _terminated(what: str, item: dict[str, Any]) -> None:
-    def probe() -> tuple[bool | None, str]:
-        try:
-            state = ec2.by_id(__pillar__["platform"], item["InstanceId"])["State"]["Name"]
-        except aws.CloudError as error:
-            if aws.code(error) != "InvalidInstanceID.NotFound":
-                raise
-            return True, "gone"
-        return (True if state == "terminated" else None), f"it is {state}"
+def _terminated(item: dict[str, Any]) -> None:
+    launch.terminated(__pillar__["platform"], ec2.name_of(item), item["InstanceId"])
 
-    aws.wait(f"{what} to be terminated", TERMINATED_SECONDS, probe)
+
+def _config() -> str:
+    return str(Path(__opts__["config_dir"]) / "cloud")
+
+
+def _specs(
+    platform: dict[str, Any], fleet: dict[str, dict[str, dict[str, Any]]]
+) -> dict[str, launch.Spec]:
+    """Return what is wanted of every machine of the map, or CloudError with all that is wrong."""
+    profiles = salt.config.cloud_config(_config())["profiles"]
+    specs: dict[str, launch.Spec] = {}
+    # Machines of one profile are wrong in the same way, which is said once.
+    errors: dict[str, None] = {}
+    for profile, machines in fleet.items():
+        for machine, values in machines.items():
+            wanted = {**profiles.get(profile, {}), **values, "profile": profile}
+            try:
+                specs[machine] = launch.spec(platform, machine, wanted)
+            except aws.CloudError as error:
+                errors.update(dict.fromkeys(str(error).splitlines()))
+    if errors:
+        raise aws.CloudError("\n".join(errors))
+    return specs
+
+
+def _found(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the living machines by name, or CloudError that names those that are there twice."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for item in ec2.instances(platform):
+        found.setdefault(ec2.name_of(item), []).append(item)
+    singles = {name: ec2.single(name, items) for name, items in found.items()}
+    return {name: item for name, item in singles.items() if item}
 
 
 def _state(item: dict[str, Any]) -> str:
@@ -90,24 +140,25 @@ def _state(item: dict[str, Any]) -> str:
     return state if known or state != "running" else "unknown"
 
 
-def _address(
-    platform: dict[str, Any], found: dict[str, dict[str, Any]], changes: dict[str, Any]
-) -> None:
-    """Note as a change that the master has lost its elastic address."""
-    master = f"{platform['name']}-master"
-    if master not in found or master in changes:
-        return
-    address = ec2.address(platform, master)
-    if not ec2.has_address(found[master], address):
-        ip = address["PublicIp"] if address else None
-        changes[master] = {"old": found[master].get("PublicIpAddress"), "new": ip}
+def _repair(repairs: dict[str, launch.Difference]) -> dict[str, str]:
+    """Put each difference right; return the errors of those that cannot be."""
+    errors: dict[str, str] = {}
+    for what, difference in repairs.items():
+        try:
+            if difference.act:
+                difference.act()
+        except SaltException as error:
+            errors[what] = str(error)
+    return errors
 
 
 def _make(
     fleet: dict[str, dict[str, dict[str, Any]]], absent: list[str], others: list[str]
-) -> tuple[list[str], dict[str, str]]:
-    """Create ``absent`` in parallel and finish ``others``; return the done ones and the errors."""
-    client = salt.cloud.CloudClient(str(Path(__opts__["config_dir"]) / "cloud"))
+) -> dict[str, str]:
+    """Create ``absent`` in parallel and finish ``others``; return the errors by machine."""
+    if not absent and not others:
+        return {}
+    client = salt.cloud.CloudClient(_config())
     answers: dict[str, Any] = {}
     for machine in others:
         answer = client.action(fun="introduce", names=[machine])
@@ -127,20 +178,18 @@ def _make(
             # Workers must not meet what was known of a master that is gone.
             firstcontact.forget(__pillar__["platform"], master)
         data: dict[str, dict[str, Any]] = {
-            profile: {machine: {} for machine in machines if machine in absent}
+            profile: {m: values for m, values in machines.items() if m in absent}
             for profile, machines in fleet.items()
         }
         wanted = {profile: machines for profile, machines in data.items() if machines}
         answers.update(client.map_run(map_data=wanted, parallel=True) or {})
-    done, errors = [], {}
+    errors: dict[str, str] = {}
     for machine in [*others, *absent]:
         answer = answers.get(machine)
-        if isinstance(answer, dict) and "id" in answer and "Error" not in answer:
-            done.append(machine)
-        else:
+        if not isinstance(answer, dict) or "id" not in answer or "Error" in answer:
             said = answer.get("Error") if isinstance(answer, dict) else answer
             errors[machine] = str(
                 said
                 or "salt-cloud did not say why; see .state/root/var/cache/salt/master/proc/log/salt"
             )
-    return done, errors
+    return errors

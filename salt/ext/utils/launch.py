@@ -416,6 +416,7 @@ def _filled(
     if not any(item.device == "root" for item in devices):
         devices = (Device(), *devices)
     placement = given.get("placement", Placement())
+    address = given.get("address") or (name if is_master else None)
     # Who forwards for others takes packets that are not for itself.
     forwards = is_master and network["egress"] == "master"
     return Spec(
@@ -431,8 +432,9 @@ def _filled(
         key=given.get("key") or platform["name"],
         private_address=given.get("private_address")
         or (network["master_ip"] if is_master else None),
-        public_address=given.get("public_address", is_master or network["egress"] == "public"),
-        address=given.get("address") or (name if is_master else None),
+        # An elastic address comes right after the launch: none is needed before.
+        public_address=given.get("public_address", not address and network["egress"] == "public"),
+        address=address,
         devices=devices,
         iam_profile=given.get("iam_profile"),
         tokens=metadata.get("tokens", "required"),
