@@ -51,19 +51,29 @@ classical events (``salt/cloud/<name>/created`` …) are not fired: there is no 
 operator's machine to hear them, and each takes a second to find that out.
 """
 
+import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
+import addresses
+import asked
 import aws
+import belongings
 import ec2
 import environment
 import firstcontact
+import images
+import keypairs
 import knobs
 import launch
+import machine
+import prices
 import salt.config
 import salt.utils.cloud
+import storage
 import userdata
-from salt.exceptions import SaltCloudNotFound, SaltCloudSystemExit
+from salt.exceptions import SaltCloudSystemExit
 
 __opts__: dict[str, Any]
 __active_provider_name__: Any
@@ -71,9 +81,6 @@ __active_provider_name__: Any
 __virtualname__ = "ec2"
 
 log = logging.getLogger(__name__)
-
-RUNNING_SECONDS = 300
-STOPPED_SECONDS = 300
 
 
 def __virtual__() -> str:
@@ -166,191 +173,7 @@ def list_nodes_select(call: str | None = None) -> dict[str, dict[str, Any]]:
     return selected
 
 
-def avail_images(call: str | None = None) -> dict[str, dict[str, Any]]:
-    """
-    Return the images that ``platform.image`` may mean, and the account's own, by id.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud --list-images aws
-    """
-    _need(call, "function", "avail_images")
-    platform = _platform()
-    found = aws.call(platform, "ec2", "describe_images", Owners=["self"])["Images"]
-    return {
-        item["ImageId"]: {
-            "name": item.get("Name"),
-            "arch": item.get("Architecture"),
-            "created": item.get("CreationDate"),
-        }
-        for item in [*found, ec2.image(platform)]
-    }
-
-
-def avail_sizes(call: str | None = None) -> dict[str, dict[str, Any]]:
-    """
-    Return the instance types of the region: virtual CPUs and memory in MiB, by name.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud --list-sizes aws
-    """
-    _need(call, "function", "avail_sizes")
-    found = aws.pages(_platform(), "ec2", "describe_instance_types", "InstanceTypes")
-    return {
-        item["InstanceType"]: {
-            "cpus": item.get("VCpuInfo", {}).get("DefaultVCpus"),
-            "memory": item.get("MemoryInfo", {}).get("SizeInMiB"),
-        }
-        for item in found
-    }
-
-
-def avail_locations(call: str | None = None) -> dict[str, dict[str, Any]]:
-    """
-    Return the regions of the account, by name.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud --list-locations aws
-    """
-    _need(call, "function", "avail_locations")
-    found = aws.call(_platform(), "ec2", "describe_regions")["Regions"]
-    return {item["RegionName"]: {"endpoint": item["Endpoint"]} for item in found}
-
-
 # One machine ------------------------------------------------------------------------------------
-
-
-def _instance(platform: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the machine called by its name, or by its id."""
-    if name.startswith("i-"):
-        found = [item for item in ec2.instances(platform) if item["InstanceId"] == name]
-        item = found[0] if found else None
-    else:
-        item = ec2.instance(platform, name)
-    if item is None:
-        have = ", ".join(sorted(ec2.machines(platform))) or "none"
-        raise SaltCloudNotFound(f"no machine named {name}; there are: {have}")
-    return item
-
-
-def _until(platform: dict[str, Any], name: str, instance_id: str, state: str) -> dict[str, Any]:
-    def probe() -> tuple[dict[str, Any] | None, str]:
-        try:
-            item = ec2.by_id(platform, instance_id)
-        except aws.CloudError as error:
-            # EC2 may not find for a moment what it has just made.
-            if aws.code(error) != "InvalidInstanceID.NotFound":
-                raise
-            return None, f"{instance_id} is not found"
-        now = item["State"]["Name"]
-        if now in {"shutting-down", "terminated"} and state != "terminated":
-            why = item.get("StateReason", {}).get("Message") or item.get("StateTransitionReason")
-            raise aws.CloudError(f"{name} ({instance_id}) is {now} instead of {state}: {why}")
-        return (item if now == state else None), f"{instance_id} is {now}"
-
-    seconds = RUNNING_SECONDS if state == "running" else STOPPED_SECONDS
-    return aws.wait(f"{name} to be {state}", seconds, probe)
-
-
-def show_instance(name: str, call: str | None = None) -> dict[str, Any]:
-    """
-    Return all that is known of one machine.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud -a show_instance f1-master
-    """
-    _need(call, "action", "show_instance")
-    return ec2.full(_instance(_platform(), name))
-
-
-def start(name: str, call: str | None = None) -> dict[str, Any]:
-    """
-    Start a stopped machine and wait until it runs.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud -a start f1-worker-1
-    """
-    _need(call, "action", "start")
-    return _change(name, "start_instances", "running")
-
-
-def stop(name: str, call: str | None = None) -> dict[str, Any]:
-    """
-    Stop a machine and wait until it has stopped.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud -a stop f1-worker-1
-    """
-    _need(call, "action", "stop")
-    return _change(name, "stop_instances", "stopped")
-
-
-def _change(name: str, request: str, state: str) -> dict[str, Any]:
-    platform = _platform()
-    item = _instance(platform, name)
-    before = item["State"]["Name"]
-    if before != state:
-        aws.call(platform, "ec2", request, InstanceIds=[item["InstanceId"]])
-        item = _until(platform, name, item["InstanceId"], state)
-    return {**ec2.brief(item), "before": before}
-
-
-def reboot(name: str, call: str | None = None) -> dict[str, Any]:
-    """
-    Reboot a machine; returns at once, as EC2 does.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud -a reboot f1-worker-1
-    """
-    _need(call, "action", "reboot")
-    platform = _platform()
-    item = _instance(platform, name)
-    aws.call(platform, "ec2", "reboot_instances", InstanceIds=[item["InstanceId"]])
-    return {**ec2.brief(item), "rebooting": True}
-
-
-def destroy(name: str, call: str | None = None) -> dict[str, Any]:
-    """
-    Terminate a machine, and forget the keys by which it was known.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-cloud -d f1-worker-1
-    """
-    if call == "function":
-        raise SaltCloudSystemExit("destroy is called with: salt-cloud -d <machine>")
-    platform = _platform()
-    item = _instance(platform, name)
-    answer = aws.call(platform, "ec2", "terminate_instances", InstanceIds=[item["InstanceId"]])
-    firstcontact.forget(platform, ec2.name_of(item), item["InstanceId"])
-    change = answer["TerminatingInstances"][0]
-    return {
-        "id": item["InstanceId"],
-        "before": change["PreviousState"]["Name"],
-        "state": change["CurrentState"]["Name"],
-    }
 
 
 def introduce(name: str, call: str | None = None) -> dict[str, Any]:
@@ -365,7 +188,7 @@ def introduce(name: str, call: str | None = None) -> dict[str, Any]:
     """
     _need(call, "action", "introduce")
     platform = _platform()
-    item = _instance(platform, name)
+    item = machine.find(platform, name)
     name = ec2.name_of(item)
     spec = launch.spec(platform, name, _profile(f"k3s-{launch.role_of(platform, name)}"))
     return _finish(platform, spec, item)
@@ -513,12 +336,694 @@ def _running(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[
     """Start the machine if it is not running; return it as it then is."""
     instance_id, state = item["InstanceId"], item["State"]["Name"]
     if state == "stopping":
-        _until(platform, name, instance_id, "stopped")
+        machine.until(platform, name, instance_id, "stopped")
         state = "stopped"
     if state == "stopped":
         aws.call(platform, "ec2", "start_instances", InstanceIds=[instance_id])
     # What RunInstances answers is not yet all that there will be: its address, its state.
-    return _until(platform, name, instance_id, "running")
+    return machine.until(platform, name, instance_id, "running")
 
 
 # Actions and functions --------------------------------------------------------------------------
+
+
+def _action(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Make of ``function(platform, name, …)`` what salt-cloud calls for ``-a``: with the machine and,
+    if there are any, its arguments in a dictionary before ``call``.
+    """
+    title = function.__name__
+
+    @functools.wraps(function)
+    def called(
+        name: str | None = None, kwargs: dict[str, Any] | None = None, call: str | None = None
+    ) -> Any:
+        _need(call, "action", title)
+        given = asked.read(function, kwargs, f"salt-cloud -a {title} {name or '<machine>'}", 2)
+        return function(_platform(), name, **given)
+
+    return called
+
+
+def _function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Make of ``function(platform, …)`` what salt-cloud calls for ``-f``: with its arguments in
+    ``kwargs``, if there are any. (As an action it would be given a machine as well.)
+    """
+    title = function.__name__
+
+    @functools.wraps(function)
+    def called(kwargs: dict[str, Any] | None = None, *_: Any, call: str | None = None) -> Any:
+        _need(call, "function", title)
+        return function(
+            _platform(), **asked.read(function, kwargs, f"salt-cloud -f {title} aws", 1)
+        )
+
+    return called
+
+
+@_action
+def show_instance(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Return all that is known of one machine.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a show_instance f1-master
+    """
+    return ec2.full(machine.find(platform, name))
+
+
+@_action
+def start(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Start a stopped machine and wait until it runs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a start f1-worker-1
+    """
+    return machine.start(platform, name)
+
+
+@_action
+def stop(platform: dict[str, Any], name: str, force: asked.Flag = False) -> dict[str, Any]:
+    """
+    Stop a machine and wait until it has stopped; ``force`` as if its plug were pulled.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a stop f1-worker-1
+    """
+    return machine.stop(platform, name, force)
+
+
+@_action
+def reboot(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Reboot a running machine; returns at once, as EC2 does, which never says when it is back.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a reboot f1-worker-1
+    """
+    return machine.reboot(platform, name)
+
+
+def destroy(
+    name: str | None = None, kwargs: dict[str, Any] | None = None, call: str | None = None
+) -> dict[str, Any]:
+    """
+    Terminate a machine, wait for it, remove what was made with it, and forget its keys.
+
+    Interfaces, volumes and addresses that were made with it go (``removed``), but for volumes of
+    which its profile says ``delete_on_termination: false``. What is left and costs money, its
+    snapshots and images included, is told (``remains``). One that is protected is refused.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -d f1-worker-1
+    """
+    if call == "function" or name is None:
+        raise SaltCloudSystemExit("destroy is called with: salt-cloud -d <machine>")
+    if kwargs:
+        raise aws.CloudError(
+            "destroy takes no arguments; it is called with: salt-cloud -d <machine>"
+        )
+    platform = _platform()
+    return machine.destroy(platform, name, _kept(platform, name))
+
+
+def _kept(platform: dict[str, Any], name: str) -> list[str]:
+    """Return the devices of which the machine's profile says that their volumes stay."""
+    role = launch.role_of(platform, ec2.name_of(machine.find(platform, name)))
+    profile = __opts__.get("profiles", {}).get(f"k3s-{role}") or {}
+    return [
+        str(device.get("device"))
+        for device in profile.get("block_devices") or []
+        if isinstance(device, dict) and device.get("delete_on_termination") is False
+    ]
+
+
+# Tags, protection, console, spot
+
+
+@_action
+def get_tags(platform: dict[str, Any], name: str) -> dict[str, str]:
+    """
+    Return the tags of a machine.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a get_tags f1-worker-1
+    """
+    return machine.get_tags(platform, name)
+
+
+@_action
+def set_tags(platform: dict[str, Any], name: str, /, **tags: asked.Text) -> dict[str, Any]:
+    """
+    Give a machine tags; those that the platform relies on are refused.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a set_tags f1-worker-1 team=red cost-center=42
+    """
+    return machine.set_tags(platform, name, tags)
+
+
+@_action
+def del_tags(platform: dict[str, Any], name: str, keys: asked.Keys) -> dict[str, Any]:
+    """
+    Take tags from a machine; those that the platform relies on are refused.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a del_tags f1-worker-1 keys=team,cost-center
+    """
+    return machine.del_tags(platform, name, keys)
+
+
+@_action
+def show_term_protect(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Return whether a machine is protected from termination.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a show_term_protect f1-master
+    """
+    return machine.protection(platform, name)
+
+
+@_action
+def enable_term_protect(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Protect a machine: nobody can terminate it before that is lifted, ``make down`` neither.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a enable_term_protect f1-master
+    """
+    return machine.protection(platform, name, True)
+
+
+@_action
+def disable_term_protect(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Lift a machine's protection from termination.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a disable_term_protect f1-master
+    """
+    return machine.protection(platform, name, False)
+
+
+@_action
+def console_output(
+    platform: dict[str, Any], name: str, lines: asked.Whole = machine.CONSOLE_LINES
+) -> dict[str, Any]:
+    """
+    Return the last lines of a machine's console; signed URLs, keys and tokens are not shown.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a console_output f1-worker-1 lines=200
+    """
+    return machine.console(platform, name, lines)
+
+
+@_action
+def show_spot(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Return whether a machine is a spot one, and how its request stands.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a show_spot f1-worker-1
+    """
+    return machine.spot(platform, name)
+
+
+@_function
+def spot_prices(
+    platform: dict[str, Any],
+    size: asked.Size | None = None,
+    zone: asked.Zone | None = None,
+    hours: asked.Whole = 24,
+) -> dict[str, Any]:
+    """
+    Return what spot machines cost by size and zone: now, and the extremes of the last hours.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f spot_prices aws size=t3.small zone=eu-west-3a hours=48
+    """
+    return images.spot_prices(platform, size, zone, hours)
+
+
+# Volumes and snapshots
+
+
+@_action
+def show_volumes(platform: dict[str, Any], name: str) -> dict[str, Any]:
+    """
+    Return the volumes that a machine holds, by id.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a show_volumes f1-worker-1
+    """
+    return storage.of_machine(platform, name)
+
+
+@_function
+def list_volumes(platform: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return all volumes of the platform, those that no machine holds included, by id.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f list_volumes aws
+    """
+    return storage.volumes(platform)
+
+
+@_action
+def create_volume(
+    platform: dict[str, Any],
+    name: str,
+    size: asked.Whole | None = None,
+    label: asked.Label = "data",
+    type: asked.Kind = "gp3",
+    snapshot: asked.Snapshot | None = None,
+    iops: asked.Whole | None = None,
+    encrypted: asked.Flag = True,
+    device: asked.Device | None = None,
+) -> dict[str, Any]:
+    """
+    Make sure that a machine holds the volume ``<machine>-<label>``, of ``size`` GB or a snapshot.
+
+    It stays when the machine goes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a create_volume f1-worker-1 size=20 label=data
+    """
+    return storage.create(platform, name, size, label, type, snapshot, iops, encrypted, device)
+
+
+@_action
+def attach_volume(
+    platform: dict[str, Any],
+    name: str,
+    volume: asked.Volume,
+    device: asked.Device | None = None,
+) -> dict[str, Any]:
+    """
+    Give a volume of the platform to a machine in its zone; wait until it is there.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a attach_volume f1-worker-1 volume=vol-0123456789abcdef0
+    """
+    return storage.attach(platform, name, volume, device)
+
+
+@_action
+def detach_volume(platform: dict[str, Any], name: str, volume: asked.Volume) -> dict[str, Any]:
+    """
+    Take a volume from a machine; unmount it there first.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a detach_volume f1-worker-1 volume=vol-0123456789abcdef0
+    """
+    return storage.detach(platform, name, volume)
+
+
+@_function
+def delete_volume(platform: dict[str, Any], volume: asked.Volume) -> dict[str, Any]:
+    """
+    Delete a volume of the platform that no machine holds, for good.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f delete_volume aws volume=vol-0123456789abcdef0
+    """
+    return storage.delete(platform, volume)
+
+
+@_action
+def create_snapshots(
+    platform: dict[str, Any], name: str, text: asked.Text = "by salt-cloud"
+) -> dict[str, Any]:
+    """
+    Take snapshots of all volumes of a machine at one moment, and wait for them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a create_snapshots f1-master text='before the upgrade'
+    """
+    return storage.create_snapshots(platform, name, text)
+
+
+@_function
+def list_snapshots(platform: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the snapshots of the platform, by id.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f list_snapshots aws
+    """
+    return storage.snapshots(platform)
+
+
+@_function
+def delete_snapshot(platform: dict[str, Any], snapshot: asked.Snapshot) -> dict[str, Any]:
+    """
+    Delete a snapshot of the platform that is part of no image.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f delete_snapshot aws snapshot=snap-0123456789abcdef0
+    """
+    return storage.delete_snapshot(platform, snapshot)
+
+
+# Images, sizes, places
+
+
+@_function
+def avail_images(
+    platform: dict[str, Any],
+    owner: asked.Owner | None = None,
+    name: asked.Text | None = None,
+    arch: asked.Arch | None = None,
+) -> dict[str, Any]:
+    """
+    Return images by id: a search by owner, name and architecture, the newest first. Without any,
+    those of the account, that of ``platform.image`` and the current ones of Debian and Amazon.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud --list-images aws
+        salt-cloud -f avail_images aws owner=136693071363 name='debian-12-*' arch=arm64
+    """
+    return images.available(platform, owner, name, arch)
+
+
+@_function
+def avail_sizes(platform: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the sizes of the region: virtual CPUs, MiB, architectures, whether burstable, the price.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud --list-sizes aws
+    """
+    return images.sizes(platform)
+
+
+@_function
+def avail_locations(platform: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the regions of the account, and the zones of the platform's own.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud --list-locations aws
+    """
+    return images.locations(platform)
+
+
+@_action
+def create_image(
+    platform: dict[str, Any],
+    name: str,
+    image: asked.ImageName | None = None,
+    reboot: asked.Flag = False,
+) -> dict[str, Any]:
+    """
+    Make an image of a machine and wait until it can be used.
+
+    Without ``reboot`` it holds what a machine holds that lost its power at that moment.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a create_image f1-master image=before-upgrade
+    """
+    return images.create(platform, name, image, reboot)
+
+
+@_function
+def list_images(platform: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the images that were made of the platform's machines, by id.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f list_images aws
+    """
+    return images.made(platform)
+
+
+@_function
+def delete_image(platform: dict[str, Any], image: asked.Image) -> dict[str, Any]:
+    """
+    Delete an image that was made of a machine of the platform, and its snapshots.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f delete_image aws image=ami-0123456789abcdef0
+    """
+    return images.delete(platform, image)
+
+
+# Elastic addresses
+
+
+@_function
+def list_addresses(platform: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the elastic addresses of the platform, by address.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f list_addresses aws
+    """
+    return addresses.addresses(platform)
+
+
+@_function
+def allocate_address(platform: dict[str, Any], label: asked.Label) -> dict[str, Any]:
+    """
+    Make sure that there is the elastic address ``<platform>-<label>``.
+
+    One that has the name of a machine (``label=worker-1``) goes when that is destroyed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f allocate_address aws label=worker-1
+    """
+    return addresses.allocate(platform, label)
+
+
+@_action
+def associate_address(
+    platform: dict[str, Any], name: str, address: asked.Address
+) -> dict[str, Any]:
+    """
+    Give an elastic address of the platform to a machine that has none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -a associate_address f1-worker-1 address=203.0.113.9
+    """
+    return addresses.associate(platform, name, address)
+
+
+@_function
+def disassociate_address(platform: dict[str, Any], address: asked.Address) -> dict[str, Any]:
+    """
+    Take an elastic address from whatever has it; it is kept, and paid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f disassociate_address aws address=203.0.113.9
+    """
+    return addresses.disassociate(platform, address)
+
+
+@_function
+def release_address(platform: dict[str, Any], address: asked.Address) -> dict[str, Any]:
+    """
+    Give an elastic address that nothing has back to AWS, for good.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f release_address aws address=203.0.113.9
+    """
+    return addresses.release(platform, address)
+
+
+# Key pairs
+
+
+@_function
+def list_keypairs(platform: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the key pairs of the platform, by name.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f list_keypairs aws
+    """
+    return keypairs.keypairs(platform)
+
+
+@_function
+def show_keypair(platform: dict[str, Any], key: asked.Text) -> dict[str, Any]:
+    """
+    Return a key pair of the platform: type, fingerprint and the public key.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f show_keypair aws key=f1
+    """
+    return keypairs.show(platform, key)
+
+
+@_function
+def import_keypair(platform: dict[str, Any], key: asked.Text, file: asked.Text) -> dict[str, Any]:
+    """
+    Make sure that there is a key pair with the public key of a file.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f import_keypair aws key=f1-ann file=~/.ssh/id_ed25519.pub
+    """
+    return keypairs.import_(platform, key, file)
+
+
+@_function
+def delete_keypair(platform: dict[str, Any], key: asked.Text) -> dict[str, Any]:
+    """
+    Delete a key pair of the platform; machines that have the key keep it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f delete_keypair aws key=f1-ann
+    """
+    return keypairs.delete(platform, key)
+
+
+# Costs
+
+
+@_function
+def left(platform: dict[str, Any]) -> list[str]:
+    """
+    Return, a line each, what is ours, costs money and is no machine's, and what has one of our
+    names or lies in our VPC and is not ours.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f left aws
+    """
+    return belongings.left(platform)
+
+
+@_function
+def cost(platform: dict[str, Any], sizes: asked.Sizes | None = None) -> dict[str, Any]:
+    """
+    Return what the platform of the knobs costs a month, or one of the guide's sizes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-cloud -f cost aws
+        salt-cloud -f cost aws sizes=small
+    """
+    return prices.monthly(prices.sized(platform, sizes) if sizes else platform)

@@ -29,6 +29,12 @@ machines:
     - name: {{ name }}
 {{- only_if_allowed() }}
 
+# They hold their subnets and groups.
+interfaces:
+  cloud_removal.interfaces_absent:
+    - name: {{ name }}
+{{- only_if_allowed() }}
+
 # While the address is still known to be ours.
 record:
   cloud_store.record_absent:
