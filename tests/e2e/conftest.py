@@ -20,6 +20,8 @@ import pytest
 import yaml
 from salt.utils.dictupdate import merge_recurse
 
+from lab.cloud.config import home
+from lab.cloud.requests import FILE
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -123,6 +125,15 @@ def wait_for(what: str, seconds: float, probe: Callable[[], tuple[bool, Any]]) -
             return seen
         assert time.monotonic() < deadline, f"{what}: not in {seconds} s; last seen: {seen}"
         time.sleep(0.5)
+
+
+def requests_since(moment: float = 0) -> list[dict[str, Any]]:
+    """
+    Return what the cloud's API was asked since ``moment`` (seconds since 1970), oldest first:
+    ``{"time", "service", "operation", "source", "mutating", "status"}``.
+    """
+    lines = (home() / FILE).read_text(encoding="utf-8").splitlines()
+    return [r for line in lines if (r := json.loads(line))["time"] >= moment]
 
 
 @pytest.fixture(scope="session")
