@@ -1,29 +1,24 @@
 """
 The road measured, beside a bare cluster on the same machine in the same run.
 
-    python -m lab.bench            writes docs/evidence/road.md
-
 Bare is: three machines of the same lab whose user-data fetches `k3s` and starts it with a fixed
 token. No Salt, no network of our own, no platform. The ratio is what the rest of the road costs.
 """
 
-import datetime
 import json
-import os
 import re
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from lab import build, cloud, site
-from lab.__main__ import ROOT, STATE, lay_out
+from lab.__main__ import STATE, lay_out
+from lab.bench.common import EVIDENCE, HINT, Bare, ec2, stamp, timed
 from lab.cloud.config import home
 from lab.cloud.machines import container_name
 
-EVIDENCE = ROOT / "docs" / "evidence" / "road.md"
+ROAD = EVIDENCE / "road.md"
 ROUNDS = 3
 READY_SECONDS = 180
 
@@ -51,44 +46,14 @@ systemctl daemon-reload; systemctl start --no-block k3s
 
 def make(target: str) -> tuple[float, str]:
     """Run ``make <target>``; return its seconds and what it printed."""
-    began = time.monotonic()
-    done = subprocess.run(
-        ["make", "--no-print-directory", target],
-        cwd=ROOT,
-        text=True,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=900,
-    )
-    seconds = time.monotonic() - began
-    print(done.stdout)
-    if done.returncode:
-        raise SystemExit(f"bench: make {target} failed")
-    return seconds, done.stdout
+    seconds, text = timed("make", "--no-print-directory", target)
+    print(text)
+    return seconds, text
 
 
 def bare(airgap: str) -> float:
     """Return the seconds from RunInstances to three Ready nodes, without Salt."""
-    ec2 = boto3.client(
-        "ec2",
-        endpoint_url=site.doors().api_url,
-        region_name=site.doors().region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",  # noqa: S106 - the lab's API takes any
-    )
-    vpc = ec2.create_vpc(CidrBlock="10.77.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.77.1.0/24")["Subnet"]["SubnetId"]
-    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
-    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
-    ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
-    group = ec2.create_security_group(GroupName="bare", Description="bare", VpcId=vpc)["GroupId"]
-    ec2.authorize_security_group_ingress(
-        GroupId=group,
-        IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}],
-    )
+    network = Bare(ec2())
     server = "10.77.1.10"
     began = time.monotonic()
     for number, address in enumerate((server, "10.77.1.11", "10.77.1.12")):
@@ -96,39 +61,12 @@ def bare(airgap: str) -> float:
         config = ["'token: a-token-for-the-bench'", f"'node-name: bare-{number}'"]
         config += ["'disable: [traefik, servicelb, metrics-server]'"] if not number else []
         config += [f"'server: https://{server}:6443'"] if number else []
-        ec2.run_instances(
-            ImageId=site.doors().images[0].ami,
-            MinCount=1,
-            MaxCount=1,
-            InstanceType="t3.small",
-            UserData=BARE.format(
-                files=site.doors().files_url, airgap=airgap, role=role, config=" ".join(config)
-            ),
-            NetworkInterfaces=[
-                {
-                    "DeviceIndex": 0,
-                    "SubnetId": subnet,
-                    "Groups": [group],
-                    "PrivateIpAddress": address,
-                    "AssociatePublicIpAddress": True,
-                }
-            ],
-            TagSpecifications=[
-                {
-                    "ResourceType": "instance",
-                    "Tags": [{"Key": "Name", "Value": f"bare-{number}"}],
-                }
-            ],
+        files = site.doors().files_url
+        network.run(
+            address, BARE.format(files=files, airgap=airgap, role=role, config=" ".join(config))
         )
-    ids = {
-        instance["PrivateIpAddress"]: instance["InstanceId"]
-        for r in ec2.describe_instances(Filters=[{"Name": "vpc-id", "Values": [vpc]}])[
-            "Reservations"
-        ]
-        for instance in r["Instances"]
-    }
-    seconds = _three_ready(container_name(ids[server]), began)
-    ec2.terminate_instances(InstanceIds=list(ids.values()))
+    seconds = _three_ready(container_name(network.machines[0].id), began)
+    network.remove()
     return seconds
 
 
@@ -172,25 +110,17 @@ def main() -> None:
         cloud.down()
         rows.append({"up": up, "again": again, "bare": naked, "stages": seen})
         print(json.dumps(rows[-1]), flush=True)
-    EVIDENCE.parent.mkdir(parents=True, exist_ok=True)
-    EVIDENCE.write_text(report(rows))
-    print(EVIDENCE.read_text())
+    ROAD.parent.mkdir(parents=True, exist_ok=True)
+    ROAD.write_text(report(rows))
+    print(ROAD.read_text())
 
 
 def report(rows: list[dict[str, Any]]) -> str:
     """Return the evidence file for ``rows``, one a round."""
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     lines = [
         "# The road, measured",
         "",
-        f"{today}, commit {commit}, {os.cpu_count()} cores, cached. Repeat: `make bench`.",
+        f"{stamp()}, cached. {HINT} road`.",
         "Bare: three lab machines to three Ready nodes with neither Salt nor platform, same run.",
         "",
         "| round | nothing → counted vote (s) | second `up` (s) | bare cluster (s) | ratio |",
@@ -212,7 +142,3 @@ def report(rows: list[dict[str, Any]]) -> str:
         values = " | ".join(f"{row['stages'].get(name) or 0:.1f}" for row in rows)
         lines.append(f"| {name} | {values} |")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    main()
