@@ -138,8 +138,10 @@ def pause(
         elif not may_repeat:
             _note(caught_exception, parsed, _lost(operation.name))
             return None
-    elif parsed.get("Error", {}).get("Code") not in NOT_DONE:
-        if status < 500:
+    elif (code := str(parsed.get("Error", {}).get("Code", ""))) not in NOT_DONE:
+        # What the API says in its own words stands, whatever the status; a bare status, which
+        # botocore makes the code, does not come from it.
+        if status < 500 or not code.isdecimal():
             return None
         if not may_repeat:
             _note(None, parsed, _lost(operation.name))

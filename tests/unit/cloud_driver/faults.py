@@ -22,6 +22,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 HEADER = "X-F1-Operation"
 READS = ("Describe", "Get", "Head", "List")
+CHANGING = rf"\w+\.(?!{'|'.join(READS)})\w+"
 
 _ERROR = (
     "<Response><Errors><Error><Code>{code}</Code><Message>{text}</Message></Error></Errors>"
@@ -54,10 +55,21 @@ class Crash(BaseException):
 
 
 class Rule:
-    """What happens to the next ``times`` requests ``operation``, such as ``ec2.CreateVpc``."""
+    """
+    What happens to requests ``operation``, a pattern such as ``ec2\\.CreateVpc``: to the next
+    ``times`` of them, or, if ``attempts`` is given, to the first attempts of each.
+    """
 
-    def __init__(self, operation: str, times: int, **what: Any) -> None:
-        self.operation, self.times, self.what = operation, times, what
+    def __init__(self, operation: str, times: int, attempts: int, **what: Any) -> None:
+        self.operation, self.times, self.attempts, self.what = operation, times, attempts, what
+
+    def meets(self, operation: str, attempt: int) -> bool:
+        if not re.fullmatch(self.operation, operation):
+            return False
+        if self.attempts:
+            return attempt <= self.attempts
+        self.times -= 1
+        return self.times >= 0
 
 
 class Faults:
@@ -69,7 +81,7 @@ class Faults:
         self._rules: list[Rule] = []
         self._hidden: dict[str, int] = {}
         self._untagged: dict[str, int] = {}
-        self._hides = self._hides_tags = 0
+        self._hides = self._hides_tags = self._crash_in = 0
         self.seen: list[str] = []  # every labelled request that arrived
         self.met: list[str] = []  # those that met a fault
         self.released = threading.Event()  # lets slow answers go
@@ -81,27 +93,36 @@ class Faults:
             self._rules.clear()
             self._hidden.clear()
             self._untagged.clear()
-            self._hides = self._hides_tags = 0
+            self._hides = self._hides_tags = self._crash_in = 0
             self.seen.clear()
             self.met.clear()
 
-    def _rule(self, operation: str, times: int, **what: Any) -> None:
+    def _rule(self, operation: str, times: int, attempts: int = 0, **what: Any) -> None:
         with self._lock:
-            self._rules.append(Rule(operation, times, **what))
+            self._rules.append(Rule(operation, times, attempts, **what))
 
     def refuse(
-        self, operation: str, code: str = "RequestLimitExceeded", status: int = 503, times: int = 1
+        self,
+        operation: str,
+        code: str = "RequestLimitExceeded",
+        status: int = 503,
+        times: int = 1,
+        attempts: int = 0,
     ) -> None:
         """Answer with an error; nothing is done."""
-        self._rule(operation, times, code=code, status=status)
+        self._rule(operation, times, attempts, code=code, status=status)
 
-    def bare(self, operation: str, status: int = 502, times: int = 1) -> None:
+    def bare(self, operation: str, status: int = 502, times: int = 1, attempts: int = 0) -> None:
         """Answer as a proxy does that has lost the API: a status and no code."""
-        self._rule(operation, times, bare=status)
+        self._rule(operation, times, attempts, bare=status)
 
-    def lose(self, operation: str, times: int = 1) -> None:
+    def lose(self, operation: str, times: int = 1, attempts: int = 0) -> None:
         """Do it, and cut the line instead of an answer."""
-        self._rule(operation, times, lose=True)
+        self._rule(operation, times, attempts, lose=True)
+
+    def crash(self, nth: int) -> None:
+        """Let the client die right after its ``nth`` changing request from now was answered."""
+        self._crash_in = nth
 
     def hang(self, operation: str, times: int = 1) -> None:
         """Do it, and answer only once the test is over."""
@@ -125,7 +146,8 @@ class Faults:
         operation = environ.get("HTTP_" + HEADER.upper().replace("-", "_"), "")
         if not operation:
             return self._app(environ, start_response)
-        what = self._next(operation)
+        attempt = re.search(r"attempt=(\d+)", environ.get("HTTP_AMZ_SDK_REQUEST", ""))
+        what = self._next(operation, int(attempt[1]) if attempt else 1)
         if what.get("bare"):
             return _answer(start_response, what["bare"], "<html>Bad Gateway</html>")
         if "code" in what:
@@ -149,12 +171,18 @@ class Faults:
         start_response(status, [*headers, ("Content-Length", str(len(answer)))])
         return [answer]
 
-    def _next(self, operation: str) -> dict[str, Any]:
+    def answered(self, operation: str) -> None:
+        """Hear that the client has its answer; it dies here if it shall."""
+        if re.fullmatch(CHANGING, operation):
+            self._crash_in -= 1
+            if self._crash_in == 0:
+                raise Crash(operation)
+
+    def _next(self, operation: str, attempt: int) -> dict[str, Any]:
         with self._lock:
             self.seen.append(operation)
             for rule in self._rules:
-                if rule.times and re.fullmatch(rule.operation, operation):
-                    rule.times -= 1
+                if rule.meets(operation, attempt):
                     self.met.append(operation)
                     return rule.what
         return {}
@@ -276,23 +304,15 @@ def serve() -> Iterator[tuple[str, Faults]]:
         server.server_close()
 
 
-def label(session: boto3.Session) -> None:
-    """Mark each request of the session's clients with its operation."""
+def label(session: boto3.Session, faults: Faults) -> None:
+    """Mark each request of the session's clients made from now on, so that faults meet it."""
 
     def mark(params: dict[str, Any], model: Any, **_: Any) -> None:
         params["headers"][HEADER] = f"{model.service_model.service_name}.{model.name}"
 
+    def heard(http_response: Any, model: Any, **_: Any) -> None:
+        if http_response.status_code < 300:
+            faults.answered(f"{model.service_model.service_name}.{model.name}")
+
     session.events.register("before-call.*.*", mark)
-
-
-def crash_after(session: boto3.Session, operation: str, times: int = 1) -> None:
-    """Let the session's clients made from now on die once ``operation`` was answered, once."""
-    left = [times]
-
-    def die(model: Any, **_: Any) -> None:
-        if f"{model.service_model.service_name}.{model.name}" == operation:
-            left[0] -= 1
-            if left[0] == 0:
-                raise Crash(operation)
-
-    session.events.register("after-call.*.*", die)
+    session.events.register("after-call.*.*", heard)

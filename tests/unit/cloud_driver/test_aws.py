@@ -1,6 +1,7 @@
 """How the cloud's API is asked: what is asked again, what is not, and what an error says."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import aws
@@ -26,9 +27,9 @@ def api(platform: dict[str, Any], monkeypatch) -> Iterator[Faults]:
     monkeypatch.setattr(retries, "LONGEST_SECONDS", 0.01)
     monkeypatch.setattr(aws, "_clients", {})
     session = boto3.Session()
-    injection.label(session)
-    monkeypatch.setattr(boto3, "client", session.client)
+    monkeypatch.setattr(aws, "boto3", SimpleNamespace(client=session.client))
     with injection.serve() as (url, faults):
+        injection.label(session, faults)
         platform["aws"].update(endpoint_url=url, s3_endpoint_url=url)
         yield faults
 
@@ -225,11 +226,15 @@ def test_the_store_is_asked_again_too(api, platform):
 
 
 def test_a_refusal_is_not_asked_again(api, platform):
+    # EC2 gives this one the status of a failure of its own.
     api.refuse("ec2.RunInstances", "InsufficientInstanceCapacity", 500, times=9)
     api.refuse("ec2.CreateVpc", "VpcLimitExceeded", 400, times=9)
     with pytest.raises(aws.CloudError, match="VpcLimitExceeded"):
         create_vpc(platform)
-    assert api.met == ["ec2.CreateVpc"]
+    launch = {"ImageId": platform["image"]["id"], "MinCount": 1, "MaxCount": 1}
+    with pytest.raises(aws.CloudError, match="InsufficientInstanceCapacity"):
+        aws.call(platform, "ec2", "run_instances", **launch)
+    assert api.met == ["ec2.CreateVpc", "ec2.RunInstances"]
 
 
 def test_an_address_where_nobody_listens_ends_soon(platform, monkeypatch):
