@@ -249,8 +249,8 @@ def _default_route(
         (r for r in (table or {}).get("Routes", []) if r.get("DestinationCidrBlock") == EVERYWHERE),
         None,
     )
-    is_right = there and there.get(kind) == target and there.get("State") != "blackhole"
-    if is_right and target:
+    # A black hole that is the right one ends when its target works; another target is another id.
+    if there and target and there.get(kind) == target:
         return
 
     def lead() -> None:
@@ -326,7 +326,9 @@ def endpoint(name: str, table: str, cidrs: list[str]) -> dict[str, Any]:
     if table_id not in there:
         act = partial(modify, AddRouteTableIds=[table_id])
         steps.differs(f"in {table}", False, True, act)
-    for other in sorted(set(there) - {table_id}):
+    # Of a table that is gone the endpoint may know a while longer.
+    known = {item["RouteTableId"] for item in view.inside("tables")}
+    for other in sorted((known & set(there)) - {table_id}):
         steps.differs(f"in {other}", True, False, partial(modify, RemoveRouteTableIds=[other]))
     allowed = json.loads(found.get("PolicyDocument") or json.dumps(_FULL_ACCESS))["Statement"]
     if allowed != _FULL_ACCESS["Statement"]:
@@ -339,33 +341,17 @@ def endpoint(name: str, table: str, cidrs: list[str]) -> dict[str, Any]:
 def address(name: str) -> dict[str, Any]:
     """Make sure that the elastic address ``name`` is ours; who has it is for others to say."""
     view, steps = _begin(name)
-    found = _address(view, name)
+    found = view.address(name)
 
     def allocate() -> None:
         view.change("allocate_address", Domain="vpc", TagSpecifications=_tagged("elastic-ip", name))
-        view.until(f"address {name} to be there", lambda: _address(view, name))
+        view.until(f"address {name} to be there", lambda: view.address(name))
 
     if found:
         view.retag(steps, found, found["AllocationId"], name)
     else:
         steps.differs("address", None, "allocated", allocate)
     return steps.finish(f"{found['PublicIp']} is ours" if found else "")
-
-
-def _address(view: View, name: str) -> dict[str, Any] | None:
-    """Return the elastic address ``name``; the NAT gateway's is known by the gateway as well."""
-    found = ec2.address(_platform(), name)
-    if found is None and name == f"{_platform()['name']}-nat":
-        held = [
-            used["AllocationId"]
-            for item in view.nats("pending", "available")
-            for used in item.get("NatGatewayAddresses", [])
-            if used.get("AllocationId")
-        ]
-        if held:
-            answer = aws.call(_platform(), "ec2", "describe_addresses", AllocationIds=held[:1])
-            return dict(answer["Addresses"][0])
-    return found
 
 
 @guarded
@@ -378,7 +364,7 @@ def nat(name: str, address: str) -> dict[str, Any]:
         # One that is going keeps the address until it has gone.
         _until_gone(view)
         network = _platform()["network"]
-        held = _address(view, address)
+        held = view.address(address)
         public = view.subnet(network["master_cidr"])
         if held is None or public is None:
             raise aws.CloudError(f"there is no address {address}, or no public subnet")
@@ -479,7 +465,7 @@ def _target(view: View) -> tuple[str, str | None, str]:
 def address_absent(name: str) -> dict[str, Any]:
     """Give the elastic address ``name`` back."""
     view, steps = _begin(name)
-    found = _address(view, name)
+    found = view.address(name)
     if found:
         ip = found["PublicIp"]
         if found.get("AssociationId"):

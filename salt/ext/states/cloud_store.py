@@ -14,9 +14,11 @@ import aws
 import ec2
 import environment
 from steps import Steps, guarded
+from vpc import shared
 
 __opts__: dict[str, Any]
 __pillar__: dict[str, Any]
+__context__: dict[str, Any]
 
 _PRIVATE = {
     "BlockPublicAcls": True,
@@ -101,7 +103,7 @@ def record(name: str, zone: str | None, address: str) -> dict[str, Any]:
     """
     platform = __pillar__["platform"]
     steps = Steps(name, __opts__["test"])
-    found = ec2.address(platform, address)
+    found = shared(__context__, platform).address(address)
     ip = found["PublicIp"] if found else f"<address {address}>"
     if zone is None:
         return steps.finish(f"set by hand, at whoever serves {name}: {name}. {_TTL} IN A {ip}")
@@ -180,7 +182,7 @@ def record_absent(name: str, zone: str | None, address: str) -> dict[str, Any]:
     there = _current(zone_id, name) if zone_id else None
     if zone_id is None or there is None:
         return steps.finish(f"no record {name} is there")
-    found = ec2.address(platform, address)
+    found = shared(__context__, platform).address(address)
     if found is None or _values(there) != [found["PublicIp"]]:
         is_ = ", ".join(_values(there)) or "an alias"
         return steps.finish(f"{name} is {is_}, which is not ours: left alone")

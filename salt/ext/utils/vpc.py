@@ -234,6 +234,30 @@ class View:
         ids = self._ids([self.platform["network"]["master_cidr"]])
         return [n for n in self.inside("nats") if n["SubnetId"] in ids and n["State"] in states]
 
+    def address(self, name: str) -> dict[str, Any] | None:
+        """
+        Return the elastic address ``name``, or None: by its tags, else by what has it, which is
+        the NAT gateway (``f1-nat``) or the machine at the master's fixed private address.
+        """
+        found = self._addresses(aws.mine(self.platform, name))
+        if not found and name == f"{self.platform['name']}-nat":
+            held = [
+                str(used["AllocationId"])
+                for item in self.nats("pending", "available")
+                for used in item.get("NatGatewayAddresses", [])
+                if used.get("AllocationId")
+            ]
+            found = self._addresses(_by("allocation-id", held[:1])) if held else []
+        elif not found and self.vpc_id():
+            filters = [
+                *_by("vpc-id", [self.needed_id()]),
+                *_by("private-ip-address", [self.platform["network"]["master_ip"]]),
+            ]
+            there = self.describe("describe_instances", "Reservations", Filters=filters)
+            ids = [str(i["InstanceId"]) for each in there for i in each["Instances"]]
+            found = self._addresses(_by("instance-id", ids)) if ids else []
+        return aws.one(found, "PublicIp", name)
+
     # What is done about it
 
     def forget(self) -> None:
@@ -315,6 +339,10 @@ class View:
         """Return those of our names and with their descriptions, in any VPC."""
         texts = self._descriptions()
         return [g for g in self._named_groups() if g["Description"] == texts[g["GroupName"]]]
+
+    def _addresses(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        answer = aws.call(self.platform, "ec2", "describe_addresses", Filters=filters)
+        return list(answer["Addresses"])
 
     def _homes(self) -> list[str]:
         return sorted({str(group["VpcId"]) for group in self._groups()})
