@@ -111,6 +111,41 @@ def _need(call: str | None, wanted: str, name: str) -> None:
         raise SaltCloudSystemExit(f"{name} is called with: salt-cloud {how}")
 
 
+def _action(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Make of ``function(platform, name, …)`` what salt-cloud calls for ``-a``: with the machine and,
+    if there are any, its arguments in a dictionary before ``call``.
+    """
+    title = function.__name__
+
+    @functools.wraps(function)
+    def called(
+        name: str | None = None, kwargs: dict[str, Any] | None = None, call: str | None = None
+    ) -> Any:
+        _need(call, "action", title)
+        given = asked.read(function, kwargs, f"salt-cloud -a {title} {name or '<machine>'}", 2)
+        return function(_platform(), name, **given)
+
+    return called
+
+
+def _function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Make of ``function(platform, …)`` what salt-cloud calls for ``-f``: with its arguments in
+    ``kwargs``, if there are any. (As an action it would be given a machine as well.)
+    """
+    title = function.__name__
+
+    @functools.wraps(function)
+    def called(kwargs: dict[str, Any] | None = None, *_: Any, call: str | None = None) -> Any:
+        _need(call, "function", title)
+        return function(
+            _platform(), **asked.read(function, kwargs, f"salt-cloud -f {title} aws", 1)
+        )
+
+    return called
+
+
 # Lists ------------------------------------------------------------------------------------------
 
 
@@ -176,7 +211,8 @@ def list_nodes_select(call: str | None = None) -> dict[str, dict[str, Any]]:
 # One machine ------------------------------------------------------------------------------------
 
 
-def introduce(name: str, call: str | None = None) -> dict[str, Any]:
+@_action
+def introduce(platform: dict[str, Any], name: str) -> dict[str, Any]:
     """
     Finish what a creation began: start the machine if it is stopped, make it known if it is not.
 
@@ -186,8 +222,6 @@ def introduce(name: str, call: str | None = None) -> dict[str, Any]:
 
         salt-cloud -a introduce f1-worker-1
     """
-    _need(call, "action", "introduce")
-    platform = _platform()
     item = machine.find(platform, name)
     name = ec2.name_of(item)
     spec = launch.spec(platform, name, _profile(f"k3s-{launch.role_of(platform, name)}"))
@@ -236,8 +270,9 @@ def create(vm_: dict[str, Any]) -> dict[str, Any]:
     found = ec2.instance(platform, spec.name)
     if found is not None:
         return _finish(platform, spec, found)
-    item, said = _launch(platform, spec)
-    made = _finish(platform, spec, item)
+    look = launch.Lookup(platform)
+    item, said = _launch(platform, spec, look)
+    made = _finish(platform, spec, item, look)
     return {**made, "note": said} if said else made
 
 
@@ -268,9 +303,11 @@ def dry_run(kwargs: dict[str, Any] | None = None, call: str | None = None) -> di
     return request
 
 
-def _launch(platform: dict[str, Any], spec: launch.Spec) -> tuple[dict[str, Any], str | None]:
+def _launch(
+    platform: dict[str, Any], spec: launch.Spec, look: launch.Lookup
+) -> tuple[dict[str, Any], str | None]:
     """Launch the machine; return its instance and what came otherwise than asked."""
-    ids = launch.resolve(platform, spec)
+    ids = launch.resolve(platform, spec, look)
     built = environment.build()
     key = environment.publish(platform, built)
     firstcontact.forget(platform, spec.name)
@@ -284,7 +321,12 @@ def _launch(platform: dict[str, Any], spec: launch.Spec) -> tuple[dict[str, Any]
     return launch.run(platform, spec, ids, text)
 
 
-def _finish(platform: dict[str, Any], spec: launch.Spec, item: dict[str, Any]) -> dict[str, Any]:
+def _finish(
+    platform: dict[str, Any],
+    spec: launch.Spec,
+    item: dict[str, Any],
+    look: launch.Lookup | None = None,
+) -> dict[str, Any]:
     """
     Bring an existing machine to where a creation ends; say whether it had been there before.
 
@@ -295,7 +337,7 @@ def _finish(platform: dict[str, Any], spec: launch.Spec, item: dict[str, Any]) -
     is_known = ec2.tag(item, firstcontact.INTRODUCED) == instance_id
     try:
         item = _running(platform, spec.name, item)
-        found = launch.differences(platform, spec, item)
+        found = launch.differences(platform, spec, item, look)
         if not is_known:
             # Part of its creation, and needed by the first contact: its address, its forwarding.
             for difference in found:
@@ -345,41 +387,6 @@ def _running(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[
 
 
 # Actions and functions --------------------------------------------------------------------------
-
-
-def _action(function: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Make of ``function(platform, name, …)`` what salt-cloud calls for ``-a``: with the machine and,
-    if there are any, its arguments in a dictionary before ``call``.
-    """
-    title = function.__name__
-
-    @functools.wraps(function)
-    def called(
-        name: str | None = None, kwargs: dict[str, Any] | None = None, call: str | None = None
-    ) -> Any:
-        _need(call, "action", title)
-        given = asked.read(function, kwargs, f"salt-cloud -a {title} {name or '<machine>'}", 2)
-        return function(_platform(), name, **given)
-
-    return called
-
-
-def _function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Make of ``function(platform, …)`` what salt-cloud calls for ``-f``: with its arguments in
-    ``kwargs``, if there are any. (As an action it would be given a machine as well.)
-    """
-    title = function.__name__
-
-    @functools.wraps(function)
-    def called(kwargs: dict[str, Any] | None = None, *_: Any, call: str | None = None) -> Any:
-        _need(call, "function", title)
-        return function(
-            _platform(), **asked.read(function, kwargs, f"salt-cloud -f {title} aws", 1)
-        )
-
-    return called
 
 
 @_action

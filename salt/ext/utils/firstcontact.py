@@ -25,6 +25,8 @@ ANNOUNCE_SECONDS = 300
 READY_SECONDS = 300
 MASTER_SECONDS = 300
 ALONE_SECONDS = 20
+# So seldom does each waiting machine ask EC2, whose answers are rationed; S3's are not.
+ASK_SECONDS = 5
 
 # Tag of a machine that has been through all of this: its own instance id.
 INTRODUCED = "f1:introduced"
@@ -136,7 +138,7 @@ def _announcement(platform: dict[str, Any], name: str, instance_id: str) -> dict
     def probe() -> tuple[dict[str, Any] | None, str]:
         nonlocal asked, state
         told = _read(platform, f"announce/{name}.json")
-        if told is None and time.monotonic() - asked > 3:
+        if told is None and time.monotonic() - asked > ASK_SECONDS:
             asked = time.monotonic()
             state = ec2.by_id(platform, instance_id)["State"]["Name"]
             if state not in {"pending", "running"}:
@@ -179,14 +181,21 @@ def _accept(platform: dict[str, Any], name: str, minion_pub: str) -> None:
     master = f"{platform['name']}-master"
 
     alone_since: float | None = None
+    asked = 0.0
+    told: dict[str, Any] | None = None
+    item: dict[str, Any] | None = None
 
     def introduced() -> tuple[dict[str, Any] | None, str]:
-        nonlocal alone_since
+        nonlocal alone_since, asked, told, item
         _raise_failure(platform, name)
-        told = known(platform, master)
-        if told or ec2.instance(platform, master):
+        before, told = told, _read(platform, f"known/{master}.json")
+        if told != before or not asked or time.monotonic() - asked > ASK_SECONDS:
+            asked = time.monotonic()
+            item = ec2.instance(platform, master)
+        if item:
             alone_since = None
-            return told, f"{master} has not been introduced"
+            is_it = told is not None and told["instance_id"] == item["InstanceId"]
+            return (told if is_it else None), f"{master} has not been introduced"
         # Both may be launched at the same time; but none of them waits for a master that failed.
         alone_since = alone_since or time.monotonic()
         if time.monotonic() - alone_since > ALONE_SECONDS:

@@ -393,7 +393,9 @@ def spec(platform: dict[str, Any], name: str, profile: dict[str, Any]) -> Spec:
             shown = "" if key == "user_data" else f"{value!r}: "
             problems.append(f"{title}.{key}: {shown}{wrong}")
     role = role_of(platform, name)
-    if role is None or given.get("role", role if "role" in profile else None) != role:
+    said = given.get("role")
+    # A role that is not one has been named above.
+    if role is None or (said != role and (said or profile.get("role") is None)):
         problems.append(
             f"{name} cannot be made by the profile {title} (role {profile.get('role')!r}); the "
             f"master is {platform['name']}-master, workers are {platform['name']}-worker-1 …"
@@ -576,11 +578,13 @@ class Lookup:
         """Return the name of the key pair, which may be given by its id."""
         if not wanted.startswith("key-"):
             return wanted
-        found = self._once(
-            wanted,
-            lambda: aws.call(self.platform, "ec2", "describe_key_pairs", KeyPairIds=[wanted]),
+        pairs = self._once(
+            "keys", lambda: aws.call(self.platform, "ec2", "describe_key_pairs")["KeyPairs"]
         )
-        return str(found["KeyPairs"][0]["KeyName"])
+        names = [str(pair["KeyName"]) for pair in pairs if pair["KeyPairId"] == wanted]
+        if not names:
+            raise aws.CloudError(f"no key pair {wanted} in {self.platform['aws']['region']}")
+        return names[0]
 
     def address(self, name: str) -> dict[str, Any] | None:
         """Return the elastic address ``name``, or None."""

@@ -9,6 +9,7 @@ from typing import Any
 import aws
 import knobs
 import pytest
+import salt._logging
 import yaml
 from moto.server import ThreadedMotoServer
 
@@ -17,6 +18,12 @@ from tests.conftest import ROOT
 from tests.unit.cloud_driver.machines import Machines
 
 IMAGE = "ami-12c6146b"  # one that moto knows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_early_log() -> None:
+    """Salt keeps early warnings for a log that tests never open, and complains at the end."""
+    salt._logging.shutdown_temp_handler()
 
 
 @pytest.fixture(scope="session")

@@ -203,7 +203,8 @@ def test_actions_and_lists(driver, opts, machines):
     assert driver.list_nodes_full()["f1-master"]["groups"] == ["f1-master"]
     opts["query.selection"] = ["id", "state"]
     assert driver.list_nodes_select() == driver.list_nodes_min()
-    assert driver.avail_sizes()["t3.small"] == {"cpus": 2, "memory": 2048}
+    size = driver.avail_sizes()["t3.small"]
+    assert (size["cpus"], size["memory"]) == (2, 2048)
     assert "eu-west-3" in driver.avail_locations()
     assert "ami-12c6146b" in driver.avail_images()
 
@@ -221,7 +222,7 @@ def test_what_is_not_ours_is_not_seen(driver, platform):
         ],
     )
     assert driver.list_nodes() == {}
-    with pytest.raises(SaltCloudException, match="no machine named f1-master; there are: none"):
+    with pytest.raises(SaltCloudException, match=r"no machine named f1-master .*; there are: none"):
         driver.destroy("f1-master", call="action")
 
 
