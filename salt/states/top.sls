@@ -3,6 +3,8 @@ base:
   '*':
     - base
   {{ pillar['fleet']['master'] | json }}:
+    # First: workers fetch K3s through it.
+    - {{ 'egress' if pillar['platform']['network']['egress'] == 'master' else 'egress.absent' }}
     - k3s.server
     - platform
 {%- if pillar['fleet']['workers'] %}

@@ -23,6 +23,8 @@ ROLES = {
     "top": {"server", "agent"},
     "base/init": {"server", "agent"},
     "base/absent": {"server", "agent"},
+    "egress/init": {"server"},
+    "egress/absent": {"server"},
     "k3s/install": {"server", "agent"},
     "k3s/server": {"server"},
     "k3s/agent": {"agent"},
@@ -101,7 +103,7 @@ def test_nothing_is_removed_before_it_is_allowed(tree: Make) -> None:
     (_, alone, _), (_, function, given), *removals = states
     assert alone == "road.alone"
     assert (function, given["name"], given["confirm"]) == ("cloud_removal.allowed", "f1", None)
-    assert len(removals) == 13
+    assert len(removals) == 18
     for name, function, given in removals:
         assert "absent" in function
         assert {"cloud_removal": "may be removed"} in given["require"], name
@@ -109,8 +111,68 @@ def test_nothing_is_removed_before_it_is_allowed(tree: Make) -> None:
 
 def test_roles_are_given_by_id(tree: Make) -> None:
     top = tree(workers=2).render("top.sls")["base"]
-    assert top["f1-master"] == ["k3s.server", "platform"]
+    assert top["f1-master"] == ["egress", "k3s.server", "platform"]
     assert top["f1-worker-1,f1-worker-2"] == [{"match": "list"}, "k3s.agent"]
+
+
+@pytest.mark.parametrize("way", ["nat-gateway", "public"])
+def test_a_master_that_does_not_lead_out_forwards_nothing(way: str, tree: Make) -> None:
+    top = tree(network={"egress": way}).render("top.sls")["base"]
+    assert top["f1-master"] == ["egress.absent", "k3s.server", "platform"]
+
+
+def test_what_the_master_forwards(tree: Make) -> None:
+    made = tree(network={"egress_ports": [80, 443, 5000]})
+    grains = {"eth0": ["10.20.1.10"], "lo": ["127.0.0.1"]}
+    made.opts["grains"]["ip4_interfaces"] = grains
+    made.renderers = salt.loader.render(made.opts, salt.loader.minion_mods(made.opts))
+    data = made.render("egress/init.sls")
+    text = arguments(data, "/etc/f1/egress.nft", "file.managed")["contents"]
+    assert "elements = { 10.20.2.0/24, 10.20.3.0/24 }" in text
+    assert "ip daddr != 10.20.0.0/16 tcp dport { 80, 443, 5000 } accept" in text
+    assert "masquerade" in text
+    assert "policy drop" not in text
+    switches = {name for name, function, _ in every(data) if function == "sysctl.present"}
+    assert switches == {
+        "net.ipv4.conf.all.send_redirects",
+        "net.ipv4.conf.eth0.send_redirects",
+    }
+    unit = arguments(data, "/etc/systemd/system/f1-egress.service", "file.managed")["contents"]
+    for line in ("Before=k3s.service", "Type=oneshot", "WantedBy=multi-user.target"):
+        assert f"\n{line}\n" in f"{unit}\n"
+    watched = arguments(data, "f1-egress", "service.running")["watch"]
+    assert {"file": "/etc/f1/egress.nft"} in watched
+
+
+def test_the_kernel_takes_the_table_again_and_again(tree: Make, tmp_path: Path) -> None:
+    """In a network of its own; a second time it replaces itself and nothing else."""
+    data = tree().render("egress/init.sls")
+    file = tmp_path / "egress.nft"
+    file.write_text(arguments(data, "/etc/f1/egress.nft", "file.managed")["contents"])
+    nft = f"nft add table ip k3s && nft -f {file} && nft -f {file} && nft list ruleset"
+    try:
+        said = subprocess.run(["unshare", "-n", "sh", "-c", nft], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if "Operation not permitted" in said.stderr or "nft: not found" in said.stderr:
+        pytest.skip("no nft here, or not allowed")
+    assert said.returncode == 0, said.stderr
+    tables = [line for line in said.stdout.splitlines() if line.startswith("table")]
+    assert tables == ["table ip k3s {", "table ip f1_egress {"]
+    assert said.stdout.count("tcp dport { 80, 443 } accept") == 1
+    assert said.stdout.count("masquerade") == 1
+
+
+def test_every_file_of_the_way_out_goes_again(tree: Make) -> None:
+    made = tree()
+    files = {
+        name
+        for name, function, _ in every(made.render("egress/init.sls"))
+        if function == "file.managed"
+    }
+    absent = made.render("egress/absent.sls")
+    gone = {name for name, function, _ in every(absent) if function == "file.absent"}
+    assert gone == files | {"/etc/sysctl.d/60-f1-egress.conf"}
 
 
 def test_no_workers_is_a_fleet_too(tree: Make) -> None:
@@ -263,6 +325,7 @@ def test_the_highstate_compiles(role: str, tree: Make) -> None:
     assert all(isinstance(chunk, dict) for chunk in chunks), chunks
     order = [chunk["__id__"] for chunk in chunks]
     if role == "server":
+        assert order.index("the table of f1-egress") < order.index("/usr/local/bin/k3s")
         assert order.index("k3s") < order.index("k3s_agent_token") < order.index("nodes are ready")
         assert order.index("k8s is applied") < order.index("nodes are ready")
     else:
