@@ -42,29 +42,21 @@ PING_SECONDS = 180
 SALT = "sudo /opt/salt/bin/salt '*' test.ping --out=json --static --timeout=3"
 CHANGED = " 0 changed, 0 failed"
 
-# salt-cloud calls it with -c <folder of keys and configuration> [-M -k <folder of minions' keys>].
+# salt-cloud puts it beside the minion's keys and configuration, and the master's if it is one.
 DEPLOY = """\
 #!/bin/sh
 set -eu
-master= keys=
-while [ $# -gt 0 ]; do
-  case $1 in
-    -c) given=$2; shift ;;
-    -k) keys=$2; shift ;;
-    -M) master=yes ;;
-  esac
-  shift
-done
+given=$(dirname "$0")
 mkdir -p /opt/salt /etc/salt/pki/minion /etc/salt/pki/master/minions
 tar -xzf /tmp/salt.tar.gz -C /opt/salt
 cp "$given/minion" /etc/salt/minion
 install -m 0400 "$given/minion.pem" /etc/salt/pki/minion/minion.pem
 install -m 0644 "$given/minion.pub" /etc/salt/pki/minion/minion.pub
-if [ -n "$master" ]; then
+if [ -e "$given/master.pem" ]; then
   cp "$given/master" /etc/salt/master
   install -m 0400 "$given/master.pem" /etc/salt/pki/master/master.pem
   install -m 0644 "$given/master.pub" /etc/salt/pki/master/master.pub
-  cp "$keys"/* /etc/salt/pki/master/minions/
+  cp "$given"/preseed-minion-keys/* /etc/salt/pki/master/minions/
   systemd-run --unit=salt-master /opt/salt/bin/salt-master
 fi
 systemd-run --unit=salt-minion /opt/salt/bin/salt-minion
