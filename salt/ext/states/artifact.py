@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import os
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,23 @@ Result = dict[str, Any]
 __opts__: dict[str, Any]
 
 CHUNK = 1 << 20
-ATTEMPTS = 3
 STALL_SECONDS = 30
+# No attempt begins later than this after the first: a worker's way out may come a while after it.
+DEADLINE_SECONDS = 300
+PAUSE_SECONDS = 2
+# Answers that may be others a moment later: RFC 9110 (408, 5xx) and RFC 6585 (429).
+_PASSING = {408, 429, *range(500, 600)}
+# A full disk is an OSError as well, and stays full.
+_UNREACHED = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.IncompleteRead)
 
 
 def fetched(name: str, url: str, sha256: str, mode: str = "0644") -> Result:
     """
     The file ``name`` has this SHA-256 and mode; if not, it is fetched from ``url``.
 
-    The file is in place only once its checksum is right. Three attempts; one ends after 30 s
-    without a byte. A query in ``url`` (a signature) is never shown.
+    The file is in place only once its checksum is right. What cannot be reached is tried again
+    for five minutes; an attempt ends after 30 s without a byte. A query in ``url`` (a signature)
+    is never shown.
 
     .. code-block:: yaml
 
@@ -60,19 +68,31 @@ def fetched(name: str, url: str, sha256: str, mode: str = "0644") -> Result:
 def _fetch(path: Path, url: str, sha256: str) -> None:
     new = path.with_name(f".{path.name}.new")
     try:
-        for attempt in range(ATTEMPTS):
-            try:
-                got = _download(url, new)
-                break
-            except OSError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(2**attempt)
+        got = _persistently(url, new)
         if got != sha256:
             raise ValueError(f"has sha256 {got}, the lock says {sha256}")
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _persistently(url: str, path: Path) -> str:
+    """Download until it is done; raise the last error, with how often and how long it was tried."""
+    began = time.monotonic()
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            return _download(url, path)
+        except _UNREACHED as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code not in _PASSING:
+                raise
+            passed = time.monotonic() - began
+            if passed + PAUSE_SECONDS > DEADLINE_SECONDS:
+                raise OSError(
+                    f"given up after {attempts} attempts in {passed:.0f} s; last seen: {error}"
+                ) from error
+            time.sleep(PAUSE_SECONDS)
 
 
 def _download(url: str, path: Path) -> str:
@@ -85,6 +105,10 @@ def _download(url: str, path: Path) -> str:
         while chunk := body.read(CHUNK):
             digest.update(chunk)
             file.write(chunk)
+        # A connection that ends early looks like the end of the body.
+        length, whole = file.tell(), body.headers.get("Content-Length")
+        if whole and length < int(whole):
+            raise ConnectionError(f"the body ended after {length} of {whole} bytes")
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import threading
+import types
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -212,7 +213,11 @@ def artifacts() -> Iterator[tuple[str, list[str]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            self.send_response(404 if "missing" in self.path else 200)
+            status = 404 if "missing" in self.path else 200
+            if "busy" in self.path and len(asked) < 4:
+                status = 503
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(BODY) * (2 if "cut" in self.path else 1)))
             self.end_headers()
             self.wfile.write(BODY)
 
@@ -226,10 +231,14 @@ def artifacts() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.fixture
-def artifact(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def artifact() -> ModuleType:
     module = load_ext("states/artifact.py")
     module.__dict__["__opts__"] = {"test": False}
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    # Pauses pass at once.
+    clock = types.SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    module.__dict__["time"] = clock
     return module
 
 
@@ -261,5 +270,40 @@ def test_a_wrong_or_missing_artifact_leaves_nothing(
     assert missing["result"] is False
     assert "404" in missing["comment"]
     assert "secret" not in missing["comment"]
-    assert asked.count("/missing?signature=secret") == artifact.ATTEMPTS
+    assert asked.count("/missing?signature=secret") == 1, "it will be missing in a minute as well"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_reached_later_is_fetched(
+    artifact: ModuleType, artifacts: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    url, asked = artifacts
+    said = artifact.fetched(str(tmp_path / "k3s"), f"{url}/busy", hashlib.sha256(BODY).hexdigest())
+    assert said["result"] is True, said
+    assert len(asked) == 4
+    assert artifact.time.now == 3 * artifact.PAUSE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("where", "seen"),
+    [("http://127.0.0.1:9/k3s", "Connection refused"), ("/cut", "ended after 6000 of 12000 bytes")],
+)
+def test_what_is_never_reached_is_given_up_with_the_last_thing_seen(
+    artifact: ModuleType, artifacts: tuple[str, list[str]], tmp_path: Path, where: str, seen: str
+) -> None:
+    url = where if where.startswith("http") else artifacts[0] + where
+    said = artifact.fetched(str(tmp_path / "k3s"), f"{url}?signature=secret", "0" * 64)
+    assert said["result"] is False
+    assert "given up after 151 attempts in 300 s; last seen: " in said["comment"]
+    assert seen in said["comment"]
+    assert "secret" not in said["comment"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_cannot_be_written_is_said_at_once(
+    artifact: ModuleType, artifacts: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    said = artifact.fetched(str(tmp_path / "none" / "k3s"), f"{artifacts[0]}/k3s", "0" * 64)
+    assert said["result"] is False
+    assert "No such file or directory" in said["comment"]
+    assert artifact.time.now == 0
