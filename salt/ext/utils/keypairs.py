@@ -54,6 +54,10 @@ def show(platform: dict[str, Any], key: str) -> dict[str, Any]:
 def import_(platform: dict[str, Any], key: str, file: str) -> dict[str, Any]:
     """Make sure that there is the key pair ``key`` with the public key in ``file``."""
     _not_own(platform, key)
+    if not key.startswith(f"{platform['name']}-"):
+        raise aws.CloudError(
+            f"a key pair of the platform has a name that begins so: {platform['name']}-, not {key}"
+        )
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

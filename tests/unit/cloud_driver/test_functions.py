@@ -328,21 +328,26 @@ def test_key_pairs(cloud, platform, keys):
 
 
 def test_key_pairs_that_may_not_be_touched(cloud, platform, keys, requests_seen):
-    aws.call(platform, "ec2", "create_key_pair", KeyName="theirs", KeyType="ed25519")
+    aws.call(platform, "ec2", "create_key_pair", KeyName="f1-theirs", KeyType="ed25519")
     requests_seen.clear()
     for what, arguments, why in [
-        ("delete_keypair", {"key": "theirs"}, r"theirs is not of f1 .*: refused"),
+        ("delete_keypair", {"key": "f1-theirs"}, r"theirs is not of f1 .*: refused"),
         ("delete_keypair", {"key": "f1"}, "the platform's own key pair"),
         ("import_keypair", {"key": "f1", "file": str(keys / "one.pub")}, "the platform's own"),
-        ("import_keypair", {"key": "theirs", "file": str(keys / "one.pub")}, "somebody else's"),
-        ("import_keypair", {"key": "x", "file": str(keys / "none")}, "cannot be read"),
-        ("import_keypair", {"key": "x", "file": str(keys / "one")}, "is no public RSA or Ed25519"),
-        ("show_keypair", {"key": "theirs"}, "no key pair of f1 is named theirs"),
+        ("import_keypair", {"key": "f1-theirs", "file": str(keys / "one.pub")}, "somebody else's"),
+        ("import_keypair", {"key": "x", "file": str(keys / "one.pub")}, "begins so: f1-, not x"),
+        ("import_keypair", {"key": "f1-x", "file": str(keys / "none")}, "cannot be read"),
+        (
+            "import_keypair",
+            {"key": "f1-x", "file": str(keys / "one")},
+            "is no public RSA or Ed25519",
+        ),
+        ("show_keypair", {"key": "f1-theirs"}, "no key pair of f1 is named f1-theirs"),
     ]:
         with pytest.raises(SaltCloudException, match=why) as error:
             cloud.ask(what, **arguments)
         assert "PRIVATE" not in str(error.value)
-    assert "theirs" not in cloud.ask("list_keypairs")
+    assert "f1-theirs" not in cloud.ask("list_keypairs")
     assert changing(requests_seen) == []
 
 
