@@ -54,6 +54,7 @@ operator's machine to hear them, and each takes a second to find that out.
 import functools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import addresses
@@ -73,6 +74,7 @@ import salt.config
 import salt.utils.cloud
 import storage
 import userdata
+import yaml
 from salt.exceptions import SaltCloudSystemExit
 
 __opts__: dict[str, Any]
@@ -242,12 +244,15 @@ def _profile(name: str) -> dict[str, Any]:
 
 
 def _spec(platform: dict[str, Any], vm_: dict[str, Any]) -> launch.Spec:
-    """Return what ``vm_`` wants; salt-cloud has put its own configuration into it as well."""
-    own = {
-        key: value
-        for key, value in vm_.items()
-        if key in launch.OPTIONS or key not in __opts__ or __opts__[key] != value
-    }
+    """
+    Return what ``vm_`` wants. With ``-p``, salt-cloud leaves out the profile's name and puts its
+    own configuration (``salt/config/cloud``) into it as well.
+    """
+    file = Path(__opts__.get("conf_file") or "")
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    strange = set(config or {}) - set(launch.OPTIONS)
+    own = {key: value for key, value in vm_.items() if key not in strange}
+    own["profile"] = vm_.get("profile") or __opts__.get("profile")
     return launch.spec(platform, vm_["name"], own)
 
 

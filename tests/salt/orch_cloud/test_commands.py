@@ -94,11 +94,11 @@ def test_the_walk_of_the_stages_and_the_commands_by_hand(repository, platform, m
     call(repository, "salt-cloud", "-y", "-d", "f1-worker-2")
 
     # One stopped, one gone, the address taken away: one run puts it all right.
-    address = aws.call(platform, "ec2", "describe_addresses")["Addresses"][0]
+    (address,) = aws.call(platform, "ec2", "describe_addresses")["Addresses"]
     aws.call(platform, "ec2", "disassociate_address", AssociationId=address["AssociationId"])
     healed = orchestrate(repository, "orch.machines")["machines"]
     assert healed["result"] is True
-    assert set(healed["changes"]) == {"f1-master", "f1-worker-1", "f1-worker-2"}
+    assert set(healed["changes"]) == {"f1-master address", "f1-worker-1", "f1-worker-2"}
     listed = call(repository, "salt-cloud", "-Q")["aws"]["ec2"]
     assert {item["state"] for item in listed.values()} == {"running"}
     assert listed["f1-master"]["public_ips"] == [address["PublicIp"]]
@@ -112,6 +112,21 @@ def test_machines_by_hand_and_by_map(repository, platform, machines):  # noqa: F
     assert worker["state"] == "running"
     mapped = call(repository, "salt-cloud", "-y", "-P", "-m", "salt/cloud/k3s.map")
     assert mapped["f1-worker-2"]["state"] == "running"
+    words = ("-f", "dry_run", "aws", "profile=k3s-worker", "name=f1-worker-9")
+    asked = call(repository, "salt-cloud", *words)["aws"]["ec2"]
+    assert asked["InstanceType"] == "t3.small"
+    assert "UserData" not in asked
+    assert "f1-worker-9" not in call(repository, "salt-cloud", "-Q")["aws"]["ec2"]
+
+
+def test_a_wrong_profile_is_told_whole(repository, platform, machines):  # noqa: F811
+    orchestrate(repository, "orch.network")
+    profiles = repository / "salt/cloud/profiles.conf"
+    profiles.write_text(profiles.read_text() + "  sise: t3.small\n  monitoring: 1\n")
+    failed = orchestrate(repository, "orch.machines", code=1)["machines"]
+    for words in ("k3s-worker.sise: unknown; write size", "k3s-worker.monitoring: 1: write true"):
+        assert words in failed["comment"]
+    assert call(repository, "salt-cloud", "-Q") == {}
 
 
 def test_one_failed_machine_fails_the_stage(repository, platform, machines):  # noqa: F811
