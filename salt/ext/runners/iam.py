@@ -15,8 +15,8 @@ def policy() -> str:
     """
     Return the least IAM policy for the knobs, as JSON for AWS's console or ``aws iam``.
 
-    The account is asked of AWS, which any credentials may; so is the id of the zone ``dns.zone``:
-    while these credentials may not ask for it, permission is for that record in any zone.
+    The account, part of the bucket's name, is asked of AWS, which any credentials may; so is the
+    id of the zone ``dns.zone``: while these may not, permission is for that record in any zone.
     Raises CloudError without credentials, SaltException if AWS would find the policy too long.
 
     CLI Example:
@@ -27,9 +27,7 @@ def policy() -> str:
     """
     platform = knobs.load(__opts__)["platform"]
     try:
-        made = least.render(
-            platform, aws.account(platform), aws.bucket(platform), _zone_id(platform)
-        )
+        made = least.render(platform, aws.bucket(platform), _zone_id(platform))
     except ValueError as error:
         raise SaltException(str(error)) from error
     return json.dumps(made, indent=2)

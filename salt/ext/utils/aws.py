@@ -24,6 +24,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 from salt.exceptions import SaltCloudException
 
 T = TypeVar("T")
@@ -147,6 +148,9 @@ _SECRETS = (
 )
 _PERFORM = re.compile(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)")
 
+# All that a request can end with instead of an answer.
+FAILURES = (BotoCoreError, ClientError, ResponseParserError)
+
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 
@@ -199,7 +203,7 @@ def call(platform: dict[str, Any], service: str, request: str, **arguments: Any)
     """
     try:
         answer: dict[str, Any] = getattr(client(platform, service), request)(**arguments)
-    except (BotoCoreError, ClientError) as error:
+    except FAILURES as error:
         if isinstance(error, ClientError) and retries.already(error):
             return {}
         raise explain(error, f"{service} {request}") from error
@@ -228,7 +232,7 @@ def pages(
     try:
         paginator = client(platform, service).get_paginator(request)
         return [item for page in paginator.paginate(**arguments) for item in page[key]]
-    except (BotoCoreError, ClientError) as error:
+    except FAILURES as error:
         raise explain(error, f"{service} {request}") from error
 
 
@@ -266,6 +270,9 @@ def explain(error: Exception, request: str) -> CloudError:
     elif isinstance(error, EndpointConnectionError):
         what = str(error)
         fix = _NETWORK
+    elif isinstance(error, ResponseParserError):
+        what = "what answered is not the API, or it is overloaded; whether it was obeyed is unknown"
+        fix = "run it again: what was made is found by its identity"
     else:
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, ReadTimeoutError | ConnectTimeoutError | ConnectionClosedError):
@@ -329,12 +336,10 @@ def one(items: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any] | N
     return items[0] if items else None
 
 
-def account(platform: dict[str, Any]) -> str:
-    """Return the twelve digits of the account whose credentials these are."""
-    return str(call(platform, "sts", "get_caller_identity")["Account"])
-
-
 def bucket(platform: dict[str, Any]) -> str:
     """Return the name of the bucket for artifacts and announcements."""
     named: str | None = platform["aws"]["bucket"]
-    return named or f"{platform['name']}-{account(platform)}"
+    if named:
+        return named
+    account = call(platform, "sts", "get_caller_identity")["Account"]
+    return f"{platform['name']}-{account}"

@@ -82,11 +82,9 @@ def _list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def render(
-    platform: dict[str, Any], account: str, bucket: str, zone_id: str | None
-) -> dict[str, Any]:
+def render(platform: dict[str, Any], bucket: str, zone_id: str | None) -> dict[str, Any]:
     """
-    Return the policy for the knobs ``platform`` in ``account``.
+    Return the policy for the knobs ``platform``.
 
     Without the id of a Route 53 zone there is no permission for one. Raises ValueError if a
     placeholder is left, or AWS would find the policy too long.
@@ -94,7 +92,6 @@ def render(
     text = Template(OPERATOR.read_text(encoding="utf-8")).substitute(
         name=platform["name"],
         region=platform["aws"]["region"],
-        account=account,
         bucket=bucket,
         zone=(zone_id or "none").removeprefix("/hostedzone/"),
         domain=platform["domain"].lower(),

@@ -112,9 +112,16 @@ class Faults:
         """Answer with an error; nothing is done."""
         self._rule(operation, times, attempts, code=code, status=status)
 
-    def bare(self, operation: str, status: int = 502, times: int = 1, attempts: int = 0) -> None:
+    def bare(
+        self,
+        operation: str,
+        status: int = 502,
+        times: int = 1,
+        attempts: int = 0,
+        body: str = "<html>Bad Gateway</html>",
+    ) -> None:
         """Answer as a proxy does that has lost the API: a status and no code."""
-        self._rule(operation, times, attempts, bare=status)
+        self._rule(operation, times, attempts, bare=status, body=body)
 
     def lose(self, operation: str, times: int = 1, attempts: int = 0) -> None:
         """Do it, and cut the line instead of an answer."""
@@ -149,7 +156,7 @@ class Faults:
         attempt = re.search(r"attempt=(\d+)", environ.get("HTTP_AMZ_SDK_REQUEST", ""))
         what = self._next(operation, int(attempt[1]) if attempt else 1)
         if what.get("bare"):
-            return _answer(start_response, what["bare"], "<html>Bad Gateway</html>")
+            return _answer(start_response, what["bare"], what["body"])
         if "code" in what:
             template = _REST_ERROR.get(operation.partition(".")[0], _ERROR)
             body = template.format(code=what["code"], text="as the test says")

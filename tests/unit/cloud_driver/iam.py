@@ -1,6 +1,8 @@
 """Which IAM actions were asked for, and whether the operator's policy is as wide as that."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ class Recorder:
     def __init__(self, session: boto3.Session) -> None:
         self.actions: set[str] = set()
         self.untagged: set[str] = set()  # made without the tag that the policy wants
+        self._is_paused = False
         session.events.register("before-parameter-build.*.*", self._hear)
         wanted = [
             statement
@@ -53,7 +56,16 @@ class Recorder:
         ]
         self._tagged = policies.allowed({"Statement": wanted})
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hear nothing meanwhile: somebody else is asking."""
+        self._is_paused = True
+        yield
+        self._is_paused = False
+
     def _hear(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        if self._is_paused:
+            return
         service = model.service_model.service_name
         self.actions |= policies.actions(service, model.name, params)
         if action(service, model.name) in self._tagged:

@@ -155,6 +155,14 @@ def test_a_gateway_that_lost_the_api_is_no_reason_to_make_it_twice(api, platform
     assert api.seen == ["ec2.CreateVpc"]
 
 
+def test_an_answer_that_is_not_the_apis_is_an_error_of_ours(api, platform):
+    api.bare("ec2.DescribeVpcs", body="<!doctype html><title>token 5ec2e7</title>")
+    with pytest.raises(aws.CloudError) as error:
+        vpcs(platform)
+    assert "ec2 describe_vpcs failed: what answered is not the API" in str(error.value)
+    assert "5ec2e7" not in str(error.value)
+
+
 def test_silence_ends_in_time(api, platform, monkeypatch):
     monkeypatch.setattr(aws, "READ_SECONDS", 0.3)
     api.hang("ec2.CreateVpc")
@@ -282,7 +290,7 @@ BLOB = "4cVXbNcBlobThatNobodyCanReadAndThatIsLong_-" * 9
     ("message", "action", "statement"),
     [
         (f"You are not authorized. Encoded authorization failure message: {BLOB}",
-         "ec2:RunInstances", "MachinesLaunch"),
+         "ec2:RunInstances", "MachinesMake"),
         ("User: arn:aws:iam::111122223333:user/me is not authorized to perform: ec2:CreateTags on "
          f"resource: x because no policy allows it. Encoded authorization failure message: {BLOB}",
          "ec2:CreateTags", "Tags"),

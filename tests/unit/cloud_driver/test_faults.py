@@ -59,8 +59,10 @@ MASTER = {**NETWORK, "machines": 1, "NetworkInterfaces": 1, "Volumes": 1}
 class World:
     """An operator who starts anew for each command, and an account to count in."""
 
-    def __init__(self, opts: dict[str, Any], platform: dict[str, Any], api: Faults) -> None:
-        self.opts, self.platform, self.api = opts, platform, api
+    def __init__(
+        self, opts: dict[str, Any], platform: dict[str, Any], api: Faults, session: boto3.Session
+    ) -> None:
+        self.opts, self.platform, self.api, self.session = opts, platform, api, session
         self._quiet = {**platform, "aws": {**platform["aws"]}}
         self._before = self._count()
 
@@ -157,7 +159,7 @@ def world(opts, platform, monkeypatch, tmp_path: Path) -> Iterator[World]:
     monkeypatch.setattr(aws, "boto3", SimpleNamespace(client=session.client))
     with injection.serve() as (url, api):
         platform["aws"].update(endpoint_url=url, s3_endpoint_url=url)
-        made = World(opts, platform, api)
+        made = World(opts, platform, api, session)
         injection.label(session, api)
         yield made
 
