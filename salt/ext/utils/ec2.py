@@ -17,7 +17,6 @@ import vpc
 
 # States in which a machine holds its name.
 ALIVE = ["pending", "running", "stopping", "stopped"]
-REMOVED_SECONDS = 60
 
 _TOKEN = re.compile(r"([a-z][a-z0-9-]*)\.[0-9a-f]{12}")
 
@@ -83,25 +82,6 @@ def present(
     which = [{"Name": "instance-state-name", "Values": states}, *filters]
     found = aws.pages(platform, "ec2", "describe_instances", "Reservations", Filters=which)
     return [instance for reservation in found for instance in reservation["Instances"]]
-
-
-def remove(platform: dict[str, Any], request: str, **arguments: Any) -> None:
-    """
-    Send a removing ``request``; for ``REMOVED_SECONDS`` again while something depends on it.
-
-    EC2 says for a moment that what was just removed is still in use. Raises CloudError.
-    """
-
-    def probe() -> tuple[bool | None, str]:
-        try:
-            aws.call(platform, "ec2", request, **arguments)
-        except aws.CloudError as error:
-            if aws.code(error) != "DependencyViolation":
-                raise
-            return None, str(error)
-        return True, "removed"
-
-    aws.wait(f"{request} of {', '.join(map(str, arguments.values()))}", REMOVED_SECONDS, probe)
 
 
 def instance(platform: dict[str, Any], name: str) -> dict[str, Any] | None:

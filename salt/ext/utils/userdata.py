@@ -8,6 +8,7 @@ cloud-config: https://cloudinit.readthedocs.io/en/latest/explanation/format.html
 """
 
 import gzip
+import logging
 from typing import Any
 
 import aws
@@ -18,6 +19,9 @@ import knobs
 CLOUD = knobs.ROOT / "salt" / "cloud"
 # EC2 API, RunInstances: the limit of user-data before base64.
 LIMIT = 16384
+
+# At debug level botocore writes whole requests: this text, and the signed URLs that it holds.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 
 def master_name(platform: dict[str, Any]) -> str:

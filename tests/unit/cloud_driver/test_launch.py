@@ -449,12 +449,27 @@ def test_a_long_session_token_still_fits(alone, platform, monkeypatch):
     assert "X-Amz-Security-Token" in job["announce_url"]
 
 
-def test_no_signature_is_logged_or_returned(driver, machines, caplog):
-    with caplog.at_level(logging.INFO):
+def test_no_signature_is_logged_or_returned(driver, platform, machines, caplog):
+    with caplog.at_level(logging.DEBUG):
         made = driver.create(vm("f1-master"))
-    assert "X-Amz-Signature" not in json.dumps(made, default=str)
-    ours = [r.getMessage() for r in caplog.records if not r.name.startswith("werkzeug")]
-    assert not [text for text in ours if "X-Amz-Signature" in text]
+    data = user_data(platform, made["id"])
+    assert b"X-Amz-Signature" in data
+    logged = "\n".join(r.getMessage() for r in caplog.records if r.name != "werkzeug")
+    for secret in ("X-Amz-Signature", base64.b64encode(data).decode()[:200]):
+        assert secret not in logged
+        assert secret not in json.dumps(made, default=str)
+
+
+def test_a_worker_that_waits_asks_ec2_seldom(driver, platform, machines, monkeypatch):
+    monkeypatch.setattr(firstcontact, "ALONE_SECONDS", 4)
+    machines.patience = 6
+    seen: list[str] = []
+    events = aws.client(platform, "ec2").meta.events
+    events.register("before-call.ec2.DescribeInstances", lambda model, **_: seen.append(model))
+    with pytest.raises(SaltCloudException, match="f1-worker-1 has no master"):
+        driver.create(vm(WORKER))
+    # Once each: who has the name, running, differences; two of the master; what is to be removed.
+    assert len(seen) <= 8
 
 
 def test_a_machine_more_costs_no_more_than_the_one_before(alone, platform, monkeypatch):
