@@ -21,6 +21,7 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     EndpointConnectionError,
     NoCredentialsError,
+    ParamValidationError,
     ProfileNotFound,
     ReadTimeoutError,
 )
@@ -206,7 +207,7 @@ def call(platform: dict[str, Any], service: str, request: str, **arguments: Any)
     except FAILURES as error:
         if isinstance(error, ClientError) and retries.already(error):
             return {}
-        raise explain(error, f"{service} {request}") from error
+        raise explain(error, f"{service} {request}") from _cause(error)
     return answer
 
 
@@ -233,7 +234,13 @@ def pages(
         paginator = client(platform, service).get_paginator(request)
         return [item for page in paginator.paginate(**arguments) for item in page[key]]
     except FAILURES as error:
-        raise explain(error, f"{service} {request}") from error
+        raise explain(error, f"{service} {request}") from _cause(error)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """Return ``error`` if a traceback may show it: some tell an argument or a program's words."""
+    silent = ParamValidationError | CredentialRetrievalError | ResponseParserError
+    return None if isinstance(error, silent) else error
 
 
 def code(error: BaseException | None) -> str:

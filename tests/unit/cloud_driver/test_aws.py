@@ -1,5 +1,6 @@
 """How the cloud's API is asked: what is asked again, what is not, and what an error says."""
 
+import traceback
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -382,3 +383,12 @@ def test_no_secret_is_told(error):
 def test_the_place_of_a_signed_url_is_still_told():
     text = said(ReadTimeoutError(endpoint_url=SIGNED))
     assert "https://f1.s3.eu-west-3.amazonaws.com/announce/f1-master.json" in text
+
+
+def test_a_traceback_tells_no_argument_either(platform):
+    secret = "-".join(("not", "for", "you"))
+    with pytest.raises(aws.CloudError) as error:
+        aws.call(platform, "ec2", "run_instances", KeyName=[secret], MinCount=1, MaxCount=1)
+    text = "".join(traceback.format_exception(error.value))
+    assert "Invalid type for parameter KeyName, value: <not shown>" in text
+    assert secret not in text

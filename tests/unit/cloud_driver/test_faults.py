@@ -215,6 +215,14 @@ def test_a_network_whose_maker_dies_after_each_request(world):
     assert world.made() == NETWORK
 
 
+def test_a_network_of_a_slow_api_is_asked_for_once(world):
+    world.api.delay(CHANGING, 0.02, times=1000)
+    assert world.walk("network") == []
+    assert len(world.api.met) > 20
+    assert len(set(world.api.met)) > 10
+    assert world.made() == NETWORK
+
+
 @pytest.mark.parametrize("reads", [1, 3])
 def test_a_network_that_is_not_seen_at_once(world, reads):
     world.api.hide(reads)

@@ -3,6 +3,8 @@
 # ruff: noqa: F811 (fixtures are imported)
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import vpc
 from botocore.exceptions import ClientError
 
 from tests.conftest import ROOT, load_ext
+from tests.salt.orch_cloud.test_commands import repository  # noqa: F401
 from tests.unit.cloud_driver import iam
 from tests.unit.cloud_driver import test_drift_machines as machine_drifts
 from tests.unit.cloud_driver import test_drift_network as network_drifts
@@ -249,6 +252,19 @@ def test_the_placeholders_are_filled(platform, opts):
     text = json.dumps(load_runner(opts))
     assert f"arn:aws:route53:::hostedzone/{ident}" in text
     assert '["vote.example.org"]' in text
+
+
+def test_it_is_printed_as_typed_ready_for_the_console(repository):
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "salt-run"), "--out=raw", "iam.policy"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["Version"] == "2012-10-17"
 
 
 def test_a_zone_that_may_not_be_asked_for_is_any(platform, opts, monkeypatch):
