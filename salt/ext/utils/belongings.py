@@ -33,7 +33,8 @@ def inside(platform: dict[str, Any]) -> tuple[list[str], list[str]]:
     held = {item["InstanceId"] for item in machines}
     for item in machines:
         ours.append(f"machine {ec2.name_of(item)} ({item['InstanceId']})")
-    for item in ec2.present(platform, [{"Name": "vpc-id", "Values": [home]}]):
+    anybodys = _instances(platform, home)
+    for item in anybodys.values():
         if item["InstanceId"] not in held:
             sort("instance", item["InstanceId"], False, ec2.name_of(item))
     gateways = view.nats("pending", "available", "deleting")
@@ -50,7 +51,8 @@ def inside(platform: dict[str, Any]) -> tuple[list[str], list[str]]:
         if (item.get("Attachment") or {}).get("InstanceId") not in held and item[
             "NetworkInterfaceId"
         ] not in of_nats:
-            sort("network interface", item["NetworkInterfaceId"], _is_left(platform, item))
+            is_ours = _is_left(platform, item, anybodys)
+            sort("network interface", item["NetworkInterfaceId"], is_ours)
     groups = {group["GroupId"] for group in view.groups().values()}
     for item in view.describe(
         "describe_security_groups",
@@ -88,11 +90,24 @@ def _interfaces(platform: dict[str, Any], home: str) -> list[dict[str, Any]]:
     )
 
 
-def _is_left(platform: dict[str, Any], interface: dict[str, Any]) -> bool:
-    """Say whether an interface that no machine of ours holds is ours, and nothing else holds it."""
+def _instances(platform: dict[str, Any], home: str) -> dict[str, dict[str, Any]]:
+    """Return the VPC's instances that are not terminated, whoever's, by id."""
+    found = ec2.present(platform, [{"Name": "vpc-id", "Values": [home]}])
+    return {item["InstanceId"]: item for item in found}
+
+
+def _is_tagged(platform: dict[str, Any], interface: dict[str, Any]) -> bool:
     # Interfaces have their tags under a name of their own (EC2 API, NetworkInterface).
-    tags = {"Tags": interface.get("TagSet", [])}
-    return vpc.is_ours(platform, tags) and interface["Status"] == "available"
+    return vpc.is_ours(platform, {"Tags": interface.get("TagSet", [])})
+
+
+def _is_left(
+    platform: dict[str, Any], interface: dict[str, Any], alive: dict[str, dict[str, Any]]
+) -> bool:
+    """Say whether an interface is ours and no instance that is ``alive`` holds it, nor AWS."""
+    holder = (interface.get("Attachment") or {}).get("InstanceId")
+    is_free = holder not in alive if holder else interface["Status"] == "available"
+    return is_free and _is_tagged(platform, interface)
 
 
 def left_by_machines(platform: dict[str, Any]) -> list[str]:
@@ -104,12 +119,12 @@ def left_by_machines(platform: dict[str, Any]) -> list[str]:
     if home is None:
         return []
     held = {item["InstanceId"] for item in ec2.present(platform)}
+    alive = _instances(platform, home)
     found = []
     for item in _interfaces(platform, home):
         attachment = item.get("Attachment") or {}
         stays = attachment.get("InstanceId") in held and not attachment.get("DeleteOnTermination")
-        tags = {"Tags": item.get("TagSet", [])}
-        if _is_left(platform, item) or (stays and vpc.is_ours(platform, tags)):
+        if _is_left(platform, item, alive) or (stays and _is_tagged(platform, item)):
             found.append(str(item["NetworkInterfaceId"]))
     return found
 

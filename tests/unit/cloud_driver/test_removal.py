@@ -1,32 +1,62 @@
-"""`orch.down` cut off at any kind of request is finished by the next; its waits end with a word."""
+"""
+`orch.down`: cut off at any kind of request it is finished by the next; what is ours is known by
+what cannot be changed; waits end with a word.
+"""
 
 from typing import Any
 
 import aws
+import belongings
 import ec2
+import launch as launch_util
 import pytest
+import vpc
 import yaml
 from jinja2 import Environment
 
 from tests.conftest import ROOT, load_ext
+from tests.unit.cloud_driver import acting
 
 MODULES = ("cloud_removal", "cloud_machines", "cloud_network", "cloud_access", "cloud_store")
 CHANGING = ("change_", "delete_", "detach_", "disassociate_", "release_", "revoke_", "terminate_")
+
+# Every kind of request that a removal sends, the way out being a NAT gateway.
+REQUESTS = {
+    "change_resource_record_sets",
+    "delete_bucket",
+    "delete_internet_gateway",
+    "delete_key_pair",
+    "delete_nat_gateway",
+    "delete_network_interface",
+    "delete_objects",
+    "delete_route_table",
+    "delete_security_group",
+    "delete_subnet",
+    "delete_vpc",
+    "delete_vpc_endpoints",
+    "detach_internet_gateway",
+    "disassociate_route_table",
+    "release_address",
+    "revoke_security_group_ingress",
+    "terminate_instances",
+}
 
 
 @pytest.fixture
 def walk(opts, platform):
     """Run a SLS's states in their order until one fails; return their results by id."""
     modules = {name: load_ext(f"states/{name}.py") for name in MODULES}
-    for module in modules.values():
-        module.__opts__ = opts
-        module.__pillar__ = {"platform": platform}
 
-    def run(sls: str) -> dict[str, dict[str, Any]]:
+    def run(sls: str, confirm: str = "f1", test: bool = False) -> dict[str, dict[str, Any]]:
+        context: dict[str, Any] = {}
+        for module in modules.values():
+            module.__opts__ = {**opts, "test": test}
+            module.__pillar__ = {"platform": platform}
+            module.__context__ = context
         jinja = Environment(autoescape=False)
         jinja.filters["json"] = jinja.filters["tojson"]
         text = jinja.from_string((ROOT / f"salt/states/orch/{sls}.sls").read_text())
-        pillar = {"platform": platform, "confirm": "f1"}
+        pillar = {"platform": platform, "confirm": confirm}
         results = {}
         for ident, body in yaml.safe_load(text.render(pillar=pillar)).items():
             ((function, arguments),) = body.items()
@@ -44,31 +74,27 @@ def walk(opts, platform):
 
 
 def launch(platform: dict[str, Any]) -> str:
-    """Make the master, which holds the address, its group and an interface."""
-    answer = aws.call(
+    """Make the master at its address, with an interface that it will leave; fill the bucket."""
+    ident = acting.launch(platform, "f1-master")
+    ec2.associate(platform, "f1-master", ident)
+    tags = [{"ResourceType": "network-interface", "Tags": aws.tags(platform, "f1-master")}]
+    subnet = vpc.subnet_id(platform, "f1-master")
+    made = ec2_call(platform, "create_network_interface", SubnetId=subnet, TagSpecifications=tags)[
+        "NetworkInterface"
+    ]
+    ec2_call(
         platform,
-        "ec2",
-        "run_instances",
-        ImageId=platform["image"]["id"],
-        MinCount=1,
-        MaxCount=1,
-        NetworkInterfaces=[
-            {
-                "DeviceIndex": 0,
-                "SubnetId": ec2.subnet(platform, "f1-public"),
-                "Groups": ec2.groups(platform, ["f1-master"]),
-                "DeleteOnTermination": True,
-            }
-        ],
-        TagSpecifications=[
-            {"ResourceType": kind, "Tags": aws.tags(platform, "f1-master")}
-            for kind in ("instance", "network-interface")
-        ],
+        "attach_network_interface",
+        NetworkInterfaceId=made["NetworkInterfaceId"],
+        InstanceId=ident,
+        DeviceIndex=1,
     )
-    instance_id = str(answer["Instances"][0]["InstanceId"])
-    ec2.associate(platform, "f1-master", instance_id)
     aws.call(platform, "s3", "put_object", Bucket=aws.bucket(platform), Key="a", Body=b"1")
-    return instance_id
+    return ident
+
+
+def ec2_call(platform: dict[str, Any], request: str, **arguments: Any) -> dict[str, Any]:
+    return aws.call(platform, "ec2", request, **arguments)
 
 
 def left(platform: dict[str, Any]) -> dict[str, int]:
@@ -80,14 +106,19 @@ def left(platform: dict[str, Any]) -> dict[str, int]:
         "describe_security_groups": "SecurityGroups",
         "describe_key_pairs": "KeyPairs",
         "describe_addresses": "Addresses",
+        "describe_network_interfaces": "NetworkInterfaces",
+        "describe_vpc_endpoints": "VpcEndpoints",
     }
-    found = {key: len(aws.call(platform, "ec2", request)[key]) for request, key in kinds.items()}
-    found["Machines"] = len(ec2.present(platform))
+    found = {key: len(ec2_call(platform, request)[key]) for request, key in kinds.items()}
+    found["Machines"] = len(ec2.present(platform, []))
+    nats = ec2_call(platform, "describe_nat_gateways")["NatGateways"]
+    found["NatGateways"] = len([item for item in nats if item["State"] != "deleted"])
     found["Buckets"] = len(aws.call(platform, "s3", "list_buckets")["Buckets"])
     return found
 
 
 def test_cut_off_anywhere_it_is_finished_by_the_next(walk, platform, monkeypatch):
+    platform["network"]["egress"] = "nat-gateway"
     platform["dns"]["zone"] = "example.org"
     aws.call(platform, "route53", "create_hosted_zone", Name="example.org", CallerReference="1")
     empty = left(platform)
@@ -113,10 +144,145 @@ def test_cut_off_anywhere_it_is_finished_by_the_next(walk, platform, monkeypatch
         second = walk("down")
         assert [each for each in second.values() if each["result"] is not True] == [], done
         assert left(platform) == empty, done
-    assert len(done) == 15
+    assert done == REQUESTS
     assert {each["result"] for each in first.values()} == {True}
     assert left(platform) == empty
     assert not any(each["changes"] for each in walk("down").values())
+    assert belongings.left(platform) == ["nothing of f1 besides its machines costs money"]
+
+
+def test_a_plan_is_exact_and_removes_nothing(walk, platform):
+    walk("network")
+    launch(platform)
+    there = left(platform)
+    plan = walk("down", test=True)
+    assert left(platform) == there
+    done = walk("down")
+    for ident, planned in plan.items():
+        # The end of the master takes its address from it, which a plan sees as a step of its own.
+        by_itself = {what for what in planned["changes"] if what.endswith(" of")}
+        assert set(planned["changes"]) - by_itself == set(done[ident]["changes"]) - by_itself
+    assert len(plan["interfaces"]["changes"]) == 1
+
+
+def test_what_lost_its_tags_is_still_ours(walk, platform):
+    """Whatever can be known without a tag is: all but the address, which is the master's."""
+    empty = left(platform)
+    walk("network")
+    ident = acting.launch(platform, "f1-master")
+    ec2.associate(platform, "f1-master", ident)
+    view = vpc.View(platform)
+    found = [ident, view.needed_id()]
+    found += [group["GroupId"] for group in view.groups().values()]
+    for kind, key in {
+        "subnets": "SubnetId",
+        "tables": "RouteTableId",
+        "gateways": "InternetGatewayId",
+        "endpoints": "VpcEndpointId",
+    }.items():
+        found += [item[key] for item in view.inside(kind)]
+    ec2_call(
+        platform,
+        "delete_tags",
+        Resources=found,
+        Tags=[{"Key": key} for key in ("Name", aws.PLATFORM_TAG)],
+    )
+    _, theirs = belongings.inside(platform)
+    assert theirs == []
+    done = walk("down")
+    assert {each["result"] for each in done.values()} == {True}, done
+    assert left(platform) == empty
+
+
+def test_strangers_are_named_each_and_nothing_goes(walk, platform):
+    walk("network")
+    launch(platform)
+    home = vpc.id_of(platform)
+    subnet = vpc.subnet_id(platform, "f1-worker-1")
+    theirs = [
+        ec2_call(platform, "create_subnet", VpcId=home, CidrBlock="10.20.99.0/24")["Subnet"][
+            "SubnetId"
+        ],
+        ec2_call(platform, "create_route_table", VpcId=home)["RouteTable"]["RouteTableId"],
+        ec2_call(platform, "create_security_group", GroupName="x", Description="x", VpcId=home)[
+            "GroupId"
+        ],
+        ec2_call(platform, "create_network_interface", SubnetId=subnet)["NetworkInterface"][
+            "NetworkInterfaceId"
+        ],
+        ec2_call(
+            platform,
+            "create_vpc_endpoint",
+            VpcId=home,
+            ServiceName="com.amazonaws.eu-west-3.dynamodb",
+            VpcEndpointType="Gateway",
+        )["VpcEndpoint"]["VpcEndpointId"],
+        ec2_call(
+            platform,
+            "run_instances",
+            ImageId=platform["image"]["id"],
+            MinCount=1,
+            MaxCount=1,
+            SubnetId=subnet,
+        )["Instances"][0]["InstanceId"],
+    ]
+    there = left(platform)
+    for test in (True, False):
+        said = walk("down", test=test)["may be removed"]
+        assert said["result"] is False
+        assert "nothing was removed" in said["comment"]
+        for ident in theirs:
+            assert ident in said["comment"]
+        assert vpc.subnet_id(platform, "f1-worker-1") not in said["comment"]
+    assert left(platform) == there
+    lines = "\n".join(belongings.left(platform))
+    for ident in theirs:
+        assert ident in lines
+
+
+def test_a_protected_machine_stops_it_with_the_command(walk, platform):
+    walk("network")
+    ident = launch(platform)
+    ec2_call(
+        platform,
+        "modify_instance_attribute",
+        InstanceId=ident,
+        DisableApiTermination={"Value": True},
+    )
+    there = left(platform)
+    said = walk("down")["may be removed"]
+    assert said["result"] is False
+    assert "nothing was removed" in said["comment"]
+    assert said["comment"].endswith("salt-cloud -a disable_term_protect f1-master")
+    assert left(platform) == there
+
+
+@pytest.mark.parametrize("confirm", ["", "f2", "F1"])
+def test_another_name_removes_nothing_and_all_is_listed(walk, platform, confirm):
+    walk("network")
+    ident = launch(platform)
+    there = left(platform)
+    result = walk("down", confirm=confirm)
+    assert list(result) == ["may be removed"]
+    said = result["may be removed"]["comment"]
+    assert said.endswith("make down CLOUD=aws CONFIRM=f1")
+    address = ec2.address(platform, "f1-master")
+    assert address is not None
+    for word in (ident, address["PublicIp"], vpc.id_of(platform), "gateway igw-", "key pair key-"):
+        assert word in said
+    assert left(platform) == there
+
+
+def test_orphans_are_told_with_their_price_and_left(walk, platform):
+    walk("network")
+    launch(platform)
+    volume = acting.volume(platform, "f1-master-data")
+    assert {each["result"] for each in walk("down").values()} == {True}
+    lines = belongings.left(platform)
+    assert lines[0] == (
+        f"ours and still paid: volume {volume} f1-master-data (10 GB gp3): 0.93 USD a month"
+    )
+    assert lines[1].startswith("together 0.93 USD a month")
 
 
 def test_a_machine_that_does_not_end_is_named_with_its_state(walk, platform, monkeypatch):
@@ -132,8 +298,7 @@ def test_a_machine_that_does_not_end_is_named_with_its_state(walk, platform, mon
         )
 
     monkeypatch.setattr(aws, "call", deaf)
-    wait = aws.wait
-    monkeypatch.setattr(aws, "wait", lambda what, seconds, probe: wait(what, 0, probe))
+    monkeypatch.setattr(launch_util, "TERMINATED_SECONDS", 0)
     result = walk("down")["machines"]
     assert result["result"] is False
     assert (
@@ -155,10 +320,9 @@ def test_what_stays_in_use_is_waited_for_and_named(walk, platform, monkeypatch):
         return call(platform, service, request, **arguments)
 
     monkeypatch.setattr(aws, "call", busy)
-    wait = aws.wait
     with monkeypatch.context() as patch:
-        patch.setattr(aws, "wait", lambda what, seconds, probe: wait(what, 0, probe))
-        said = walk("down")["subnet"]
+        patch.setattr(vpc, "REMOVED_SECONDS", 0)
+        said = walk("down")["subnets"]
     assert said["result"] is False
     assert "DependencyViolation: has dependencies" in said["comment"]
     seen.clear()
