@@ -157,10 +157,10 @@ class Bare:
 
 
 def stamp() -> str:
-    """When, which commit, how many cores."""
+    """When, which commit, how many cores, and what else ran (load average of a minute)."""
     commit = shell("git", "rev-parse", "--short", "HEAD").strip()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return f"{today}, commit {commit}, {os.cpu_count()} cores"
+    return f"{today}, commit {commit}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

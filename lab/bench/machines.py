@@ -165,6 +165,7 @@ def unchanged() -> list[float]:
 
 def main() -> None:
     """Measure from an empty lab, print, write the evidence; leaves no lab."""
+    intro = f"{stamp()}, cached. {HINT} machines`."
     shell("make", "--no-print-directory", "down")
     shell(".venv/bin/python", "-m", "lab", "prepare", env=operator())
     for stage in ("check", "network", "artifacts"):
@@ -182,7 +183,6 @@ def main() -> None:
         ]
         for number, row in enumerate(rows, 1)
     ]
-    intro = f"{stamp()}, cached. {HINT} machines`."
     write(
         FILE,
         TITLE,
