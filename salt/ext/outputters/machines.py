@@ -22,7 +22,8 @@ __opts__: dict[str, Any]
 
 def output(data: Any, **kwargs: Any) -> str:
     """Return ``data`` as ``nested`` text; show it and raise SystemExit if a machine failed."""
-    text = str(salt.output.out_format(data, "nested", __opts__))
+    # The configured outputter, which is this one, would win over the one that is asked for.
+    text = str(salt.output.out_format(data, "nested", {**__opts__, "output": "nested"}))
     if not _has_error(data):
         return text
     # Salt prints what an outputter returns, and nothing of one that does not return.

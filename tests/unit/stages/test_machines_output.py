@@ -12,6 +12,7 @@ def shown():
     opts = salt.config.master_config(None)
     opts["outputter_dirs"] = [str(ROOT / "salt/ext/outputters")]
     opts["color"] = False
+    opts["output"] = "machines"
     return salt.loader.outputters(opts)["machines"]
 
 
