@@ -25,7 +25,7 @@ if [ -z "$$confirm" ] && [ -t 0 ]; then \
 fi; \
 case "$$confirm" in *[!a-z0-9-]*) echo "$$confirm is no platform's name" >&2; exit 1;; esac; \
 code=0; down pillar="{\"confirm\": \"$$confirm\"}" || code=$$?; \
-salt-cloud --out=yaml -f left aws; \
+salt-cloud --out=nested --no-color -f left aws; \
 exit $$code
 endef
 endif

@@ -227,9 +227,6 @@ def left(platform: dict[str, Any]) -> list[str]:
     rows = leftovers.of_platform(platform)
     lines = [f"ours and still paid: {leftovers.line(row)}" for row in rows]
     if rows:
-        lines.append(
-            f"together {leftovers.total(rows)} USD a month; salt-cloud -f list_volumes "
-            "aws, list_snapshots, list_images, list_addresses show more"
-        )
+        lines.append(f"together {leftovers.total(rows)} USD a month")
     lines += [f"not ours, left alone: {each}" for each in foreign(platform)]
     return lines or [f"nothing of {platform['name']} besides its machines costs money"]
