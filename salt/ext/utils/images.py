@@ -109,7 +109,8 @@ def delete(platform: dict[str, Any], ident: str) -> dict[str, Any]:
     ours = {snapshot["SnapshotId"] for snapshot in leftovers.snapshots(platform)}
     gone = [part for part in parts if part in ours]
     for part in gone:
-        storage.delete_snapshot(platform, part)
+        # For a moment they are still said to be in use by the image.
+        machine.gone(platform, "delete_snapshot", "InvalidSnapshot.InUse", SnapshotId=part)
     kept = [part for part in parts if part not in ours]
     return {"id": ident, "changed": True, "removed": [ident, *gone], "kept": kept}
 

@@ -294,7 +294,7 @@ def destroy(platform: dict[str, Any], name: str, keep: list[str]) -> dict[str, A
     removed += [
         f"volume {volume}"
         for volume in launched
-        if _gone(platform, "delete_volume", "VolumeInUse", VolumeId=volume)
+        if gone(platform, "delete_volume", "VolumeInUse", VolumeId=volume)
     ]
     for address in addresses:
         removed += _remove_address(platform, called, address)
@@ -328,7 +328,7 @@ def _remove_interfaces(platform: dict[str, Any], ids: list[str]) -> list[str]:
 
 def remove_interface(platform: dict[str, Any], ident: str) -> bool:
     """Remove a network interface, once what held it lets go; False if it was gone already."""
-    return _gone(
+    return gone(
         platform,
         "delete_network_interface",
         "InvalidNetworkInterface.InUse",
@@ -344,18 +344,18 @@ def _remove_address(platform: dict[str, Any], name: str, address: dict[str, Any]
     for each in held:
         # Termination does this, but not in the same moment.
         if each.get("AssociationId"):
-            _gone(platform, "disassociate_address", AssociationId=each["AssociationId"])
+            gone(platform, "disassociate_address", AssociationId=each["AssociationId"])
     is_own = ec2.tag(address, "Name") == name and not leftovers.is_platforms(platform, address)
     if (
         held
         and is_own
-        and _gone(platform, "release_address", "InvalidIPAddress.InUse", AllocationId=allocation)
+        and gone(platform, "release_address", "InvalidIPAddress.InUse", AllocationId=allocation)
     ):
         return [f"address {address['PublicIp']}"]
     return []
 
 
-def _gone(platform: dict[str, Any], request: str, *races: str, **arguments: Any) -> bool:
+def gone(platform: dict[str, Any], request: str, *races: str, **arguments: Any) -> bool:
     """
     Send a removing ``request``, again while EC2 says one of ``races``: that what has just been
     terminated still holds it. Returns False if there was nothing to remove. Raises CloudError.

@@ -7,6 +7,7 @@ and left alone. Requests and answers: EC2 API reference.
 """
 
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ import vpc
 ATTACH_SECONDS = 120
 # The first snapshot of a volume is as long as the volume is full.
 SNAPSHOT_SECONDS = 1800
+SEEN_SECONDS = 60
 
 # What EC2 recommends for volumes of Linux machines ("Device names on Linux instances").
 _DEVICES = [f"/dev/sd{letter}" for letter in "fghijklmnop"]
@@ -31,13 +33,19 @@ def until(
     """
     Wait until ``look`` returns something in ``state``, and return it.
 
-    Raises CloudError when that failed, is gone, or does not come within ``seconds``.
+    Raises CloudError when that failed, is gone, or does not come within ``seconds``. EC2 describes
+    what it has just made a little later: so long it is not gone.
     """
+    gone_after = time.monotonic() + SEEN_SECONDS
 
     def probe() -> tuple[dict[str, Any] | None, str]:
+        nonlocal gone_after
         item = look()
         if item is None:
-            raise aws.CloudError(f"{what} is gone instead of {state}")
+            if time.monotonic() > gone_after:
+                raise aws.CloudError(f"{what} is gone instead of {state}")
+            return None, "EC2 does not describe it"
+        gone_after = 0
         if item["State"] in {"error", "failed"}:
             reason = item.get("StateMessage") or item.get("StateReason") or "EC2 does not say why"
             raise aws.CloudError(f"{what} is {item['State']} instead of {state}: {reason}")

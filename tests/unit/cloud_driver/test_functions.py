@@ -159,6 +159,41 @@ def test_a_snapshot_that_fails_or_does_not_end_is_told(cloud, fleet, monkeypatch
         cloud.act("create_snapshots", "f1-master")
 
 
+def test_what_was_just_made_is_described_a_little_later(cloud, fleet, monkeypatch):
+    pages, hidden = aws.pages, [1, 2]
+
+    def late(platform, service, request, key, **arguments):
+        found = pages(platform, service, request, key, **arguments)
+        return [] if request == "describe_snapshots" and hidden and hidden.pop() else found
+
+    monkeypatch.setattr(aws, "pages", late)
+    assert len(cloud.act("create_snapshots", "f1-master")) == 1
+    assert hidden == []
+    monkeypatch.setattr(storage, "SEEN_SECONDS", -1)
+    hidden.append(1)
+    with pytest.raises(SaltCloudException, match=r"snapshot snap-\w+ is gone instead of completed"):
+        cloud.act("create_snapshots", "f1-master")
+
+
+def test_snapshots_of_an_image_are_said_to_be_in_use_for_a_moment(cloud, fleet, monkeypatch):
+    made = cloud.act("create_image", "f1-master", image="before-upgrade")
+    call, refused = aws.call, []
+
+    def busy(platform, service, request, **arguments):
+        if request == "delete_snapshot" and not refused:
+            refused.append(request)
+            said = {"Error": {"Code": "InvalidSnapshot.InUse", "Message": "in use by ami-1"}}
+            error = aws.ClientError(said, "DeleteSnapshot")
+            raise aws.explain(error, "ec2 delete_snapshot") from error
+        return call(platform, service, request, **arguments)
+
+    monkeypatch.setattr(aws, "call", busy)
+    gone = cloud.ask("delete_image", image=made["id"])
+    assert gone["removed"] == [made["id"], *made["snapshots"]]
+    assert refused
+    assert cloud.ask("list_snapshots") == {}
+
+
 def test_images_of_machines_go_with_their_snapshots(cloud, fleet, platform):
     made = cloud.act("create_image", "f1-master", image="before-upgrade")
     assert (made["name"], made["machine"], made["state"]) == (
