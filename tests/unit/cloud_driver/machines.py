@@ -35,7 +35,7 @@ class Machines:
 
     def __init__(self, platform: dict[str, Any], folder: Path) -> None:
         self.folder = folder
-        self._ours = aws.mine(platform)
+        self._ours: Any = aws.mine(platform)
         self.programs = folder / "bin"
         self.programs.mkdir(parents=True)
         ssh = self.programs / "ssh"
@@ -90,7 +90,7 @@ class Machines:
         }.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(body)
-        boot = types.ModuleType("first_boot")
+        boot: Any = types.ModuleType("first_boot")
         exec(compile(files["/var/lib/f1/first-boot.py"], "first-boot.py", "exec"), boot.__dict__)
         boot.ROOT = root
         boot.unpack = lambda job: None

@@ -70,7 +70,7 @@ def state(opts, platform, machines, monkeypatch, tmp_path) -> Any:
     monkeypatch.setattr(Client, "driver", load_ext("clouds/ec2.py"), raising=False)
     Client.driver.__opts__ = opts
     monkeypatch.setattr(salt.cloud, "CloudClient", Client)
-    module = load_ext("states/cloud_machines.py")
+    module: Any = load_ext("states/cloud_machines.py")
     module.__opts__ = {**opts, "config_dir": str(ROOT / "salt/config")}
     module.__pillar__ = {"platform": platform}
     monkeypatch.setattr(
@@ -155,6 +155,12 @@ def unlimited(platform: dict[str, Any]) -> None:
     call(platform, "modify_instance_credit_specification", InstanceCreditSpecifications=[wanted])
 
 
+def several(platform: dict[str, Any]) -> None:
+    tag(platform, MASTER, "Name", "x")
+    metadata(platform, WORKER, HttpTokens="optional")
+    stopped(WORKER)(platform)
+
+
 ON, OFF = {"Value": True}, {"Value": False}
 # What is done by hand, and what the plan calls it.
 DRIFT: dict[str, tuple[Any, list[str]]] = {
@@ -215,11 +221,7 @@ DRIFT: dict[str, tuple[Any, list[str]]] = {
     "address given to another": (given_away, [f"{MASTER} address"]),
     "credits unlimited": (unlimited, [f"{WORKER} credit mode"]),
     "several at once": (
-        lambda p: (
-            tag(p, MASTER, "Name", "x"),
-            metadata(p, WORKER, HttpTokens="optional"),
-            stopped(WORKER)(p),
-        ),
+        several,
         [f"{MASTER} tag Name", f"{WORKER} metadata tokens", WORKER],
     ),
 }

@@ -25,7 +25,7 @@ def driver(opts, platform, monkeypatch, tmp_path) -> Any:
     archive.write_bytes(b"an environment")
     built = environment.Built(archive, "ab" * 32)
     monkeypatch.setattr(environment, "build", lambda: built)
-    made = load_ext("clouds/ec2.py")
+    made: Any = load_ext("clouds/ec2.py")
     opts["profiles"] = PROFILES
     made.__opts__ = opts
     helper.network(platform)

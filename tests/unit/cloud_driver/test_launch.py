@@ -35,7 +35,7 @@ def driver(opts, platform, monkeypatch, tmp_path) -> Any:
     built = environment.Built(archive, "ab" * 32)
     monkeypatch.setattr(environment, "build", lambda: built)
     opts["profiles"] = PROFILES
-    made = load_ext("clouds/ec2.py")
+    made: Any = load_ext("clouds/ec2.py")
     made.__opts__ = opts
     helper.network(platform)
     return made
@@ -229,7 +229,7 @@ def test_an_answer_that_was_lost_makes_no_second_machine(alone, platform, monkey
     """The request is obeyed, its answer never comes: boto3 repeats it with the same token."""
     client = aws.client(platform, "ec2")
     send = client._endpoint.http_session.send
-    lost = []
+    lost: list[Any] = []
 
     def loses(request: Any) -> Any:
         answer = send(request)
@@ -275,7 +275,8 @@ def test_what_differs_of_an_existing_machine_is_told_and_left(
 def test_a_machine_that_is_stopping_is_waited_for_and_started(alone, platform, monkeypatch):
     made = alone.create(vm(WORKER))
     aws.call(platform, "ec2", "stop_instances", InstanceIds=[made["id"]])
-    real, seen = ec2.instances, []
+    real = ec2.instances
+    seen: list[str] = []
 
     def stopping(*given: Any) -> Any:
         found = real(*given)
@@ -309,7 +310,8 @@ def test_two_of_a_name_are_named_both(alone, platform):
 
 
 def test_what_is_not_found_for_a_moment_is_waited_for(alone, platform, monkeypatch):
-    real, hidden = aws.call, []
+    real = aws.call
+    hidden: list[Any] = []
 
     def late(platform: dict[str, Any], service: str, asked: str, **given: Any) -> Any:
         if asked == "describe_instances" and len(hidden) < 3:
