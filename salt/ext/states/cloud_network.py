@@ -495,8 +495,15 @@ def _release(view: View, ident: str) -> None:
 
 @guarded
 def nat_absent(name: str) -> dict[str, Any]:
-    """Remove the NAT gateway of the public subnet and wait until it has let go of its address."""
+    """
+    Remove the NAT gateway of the public subnet and wait until it has let go of its address.
+
+    The address's tags are put right first: without the gateway nothing else says whose it is.
+    """
     view, steps = _begin(name)
+    held = view.address(name)
+    if held:
+        view.retag(steps, held, held["AllocationId"], name)
     for item in view.nats("pending", "available", "deleting"):
         ident = item["NatGatewayId"]
         steps.differs(f"NAT gateway {ident}", item["State"], None, partial(_end, view, item))
