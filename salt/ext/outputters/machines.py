@@ -2,9 +2,9 @@
 What salt-cloud answers, with an exit code that is true.
 
 salt-cloud ends with 0 whatever became of the machines of a map or a profile: a failed one is an
-``Error`` inside its answer. This outputter (``output`` in ``salt/config/cloud``) shows the answer
-as ``nested`` does and ends the command with 1 if there is one. With another ``--out`` the ``Error``
-is in the data and the exit code is Salt's own.
+``Error`` inside its answer, one that is not there is ``Not Found``. This outputter (``output`` in ``salt/config/cloud``) shows the answer
+as ``nested`` does and ends the command with 1 if there is either. With another ``--out`` they are
+in the data and the exit code is Salt's own.
 
 CLI Example:
 
@@ -18,6 +18,9 @@ from typing import Any
 import salt.output
 
 __opts__: dict[str, Any]
+
+# What salt-cloud puts beside what went well (salt/cloud/__init__.py: run_map, do_action).
+_FAILURES = ("Error", "Not Found", "Not Actioned/Not Running")
 
 
 def output(data: Any, **kwargs: Any) -> str:
@@ -34,4 +37,4 @@ def output(data: Any, **kwargs: Any) -> str:
 def _has_error(data: Any) -> bool:
     if not isinstance(data, dict):
         return False
-    return bool(data.get("Error")) or any(_has_error(value) for value in data.values())
+    return any(data.get(key) for key in _FAILURES) or any(map(_has_error, data.values()))

@@ -27,8 +27,9 @@ def test_what_went_well_is_text(shown):
     [
         {"f1-worker-1": {"Error": "no capacity"}, "f1-worker-2": {"state": "running"}},
         {"aws": {"ec2": {"f1-worker-1": {"Error": "no capacity"}}}},
+        {"Not Found": ["f1-worker-7 no capacity"], "Not Actioned/Not Running": ["f1-worker-7"]},
     ],
-    ids=["a map", "an action"],
+    ids=["a map", "an action", "nobody of that name"],
 )
 def test_a_failed_machine_ends_the_command_with_1_after_its_text(shown, answer, capsys):
     with pytest.raises(SystemExit) as end:
