@@ -116,11 +116,10 @@ def test_the_console_shows_no_secret(platform):
         (("-p", "k3s-wroker", "f1-worker-3"), "k3s-wroker"),
         (("-y", "-p", "k3s-worker", "gandalf"), "gandalf cannot be made"),
         (("-y", "-a", "stop", "f1-worker-77"), "f1-worker-77"),
-        (("-y", "-d", "f1-worker-77"), "f1-worker-77"),
         (("-y", "-a", "no_such_action", "f1-worker-1"), "no_such_action"),
         (("-f", "show_instance", "aws"), "salt-cloud -a show_instance"),
     ],
-    ids=["profile", "name", "machine", "destroy", "action", "function"],
+    ids=["profile", "name", "machine", "action", "function"],
 )
 def test_what_is_typed_wrong_fails_and_says_why(platform, words, message):
     done = salt_cloud(*words)

@@ -2,9 +2,9 @@
 What salt-cloud answers, with an exit code that is true.
 
 salt-cloud ends with 0 whatever became of the machines of a map or a profile: a failed one is an
-``Error`` inside its answer, one that is not there is ``Not Found``. This outputter (``output`` in ``salt/config/cloud``) shows the answer
-as ``nested`` does and ends the command with 1 if there is either. With another ``--out`` they are
-in the data and the exit code is Salt's own.
+``Error`` inside its answer, one that is not there is ``Not Found``. This outputter (``output`` in
+``salt/config/cloud``) shows the answer as ``nested`` does and ends the command with 1 if there is
+either. With another ``--out`` they are in the data and the exit code is Salt's own.
 
 CLI Example:
 
