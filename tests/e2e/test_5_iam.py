@@ -7,12 +7,15 @@ from tests.unit.cloud_driver import iam
 
 pytestmark = pytest.mark.e2e
 
+# The lab gives itself the zone that an operator has before the platform.
+LABS_OWN = {"route53:CreateHostedZone", "route53:ListHostedZones"}
+
 
 def test_the_policy_allows_all_that_was_asked(platform):
     asked = requests_since()
     actions = {iam.action(r["service"], r["operation"]) for r in asked if r["source"] == "operator"}
     assert len(actions) > 30, actions
-    assert iam.outside(iam.policy(), actions) == set()
+    assert iam.outside(iam.policy(), actions - LABS_OWN) == set()
 
 
 def test_machines_ask_for_nothing_but_their_own_objects(platform):

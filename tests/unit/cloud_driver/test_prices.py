@@ -5,6 +5,8 @@ import re
 import prices
 import pytest
 
+from tests.conftest import ROOT
+
 
 def test_the_table_names_its_source_and_its_date():
     table = prices.table()
@@ -73,3 +75,13 @@ def test_what_is_not_in_the_table_is_unknown_and_so_is_the_sum(platform):
     assert {line["usd_month"] for line in prices.monthly(platform)["lines"]} == {"unknown"}
     assert prices.nat_gateway(platform) is None
     assert prices.size(platform, "t3.small") is None
+
+
+@pytest.mark.parametrize("which", ["small", "default", "large"])
+def test_the_guide_shows_what_is_computed(platform, which):
+    guide = (ROOT / "docs/aws.md").read_text()
+    master, workers, usd = re.findall(rf"^\| {which} \| (.*) \| (.*) \| (.*) \|$", guide, re.M)[0]
+    sized = prices.sized(platform, which)
+    assert master == sized["master"]["size"]
+    assert workers == f"{sized['workers']['count']} × {sized['workers']['size']}"
+    assert float(usd) == prices.monthly(sized)["usd_month"]
