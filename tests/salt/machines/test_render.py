@@ -22,6 +22,12 @@ OPERATORS |= {"orch/handover", "orch/proof", "orch/down"}
 ROLES = {
     "top": {"server", "agent"},
     "base/init": {"server", "agent"},
+    "base/packages": {"server", "agent"},
+    "base/kernel": {"server", "agent"},
+    "base/time": {"server", "agent"},
+    "base/journal": {"server", "agent"},
+    "base/upgrades": {"server", "agent"},
+    "base/ssh": {"server", "agent"},
     "base/absent": {"server", "agent"},
     "k3s/install": {"server", "agent"},
     "k3s/server": {"server"},
@@ -32,6 +38,8 @@ ROLES = {
     "orch/cluster": {"server"},
 }
 IDS = {"server": "f1-master", "agent": "f1-worker-1"}
+HARDENING = yaml.safe_load((STATES / "k3s" / "hardening.yaml").read_text())
+SERVER = "/var/lib/rancher/k3s/server"
 MIRRORS = {"docker.io": {"endpoint": ["http://10.20.0.5:5000"]}}
 
 CASES: list[dict[str, Any]] = [
@@ -148,6 +156,8 @@ def test_server_configuration(tree: Make) -> None:
         "write-kubeconfig-mode": "600",
         "agent-token-file": "/etc/rancher/k3s/agent-token",
         "disable": ["traefik", "servicelb", "metrics-server"],
+        **HARDENING["every node"],
+        **HARDENING["server"],
     }
 
 
@@ -160,6 +170,7 @@ def test_agent_configuration(tree: Make) -> None:
         "node-label": ["f1.vote/role=worker"],
         "server": "https://10.20.1.10:6443",
         "token-file": "/etc/rancher/k3s/token",
+        **HARDENING["every node"],
     }
 
 
@@ -182,11 +193,111 @@ def test_k3s_restarts_when_what_it_reads_changes(unit: str, sls: str, tree: Make
         "/etc/rancher/k3s/registries.yaml",
         f"/etc/systemd/system/{unit}.service",
         f"/etc/rancher/k3s/{secret}",
+        *([f"{SERVER}/audit.yaml", f"{SERVER}/psa.yaml"] if unit == "k3s" else []),
     ]
+    # The kubelet does not start over another kernel.
+    required = arguments(data, unit, "k3s.running")["require"]
+    assert {"machine": "/etc/sysctl.d/90-kubelet.conf"} in required
     text = arguments(data, f"/etc/systemd/system/{unit}.service", "file.managed")["contents"]
     for line in ("Type=notify", "KillMode=process", "Delegate=yes", "Restart=always"):
         assert f"\n{line}\n" in text
     assert f"\nExecStart=/usr/local/bin/k3s {sls.removeprefix('k3s/')}\n" in text
+
+
+def test_what_the_server_is_told_of_is_there_before_it(tree: Make) -> None:
+    """Every file that its arguments name is written by a state; folders are root's alone."""
+    data = tree().render("k3s/server.sls")
+    config = arguments(data, "/etc/rancher/k3s/config.yaml", "file.serialize")
+    assert {"file": f"{SERVER}/logs"} in config["require"]
+    named = [arg.split("=")[1] for arg in config["dataset"]["kube-apiserver-arg"] if "=/" in arg]
+    assert named == [f"{SERVER}/psa.yaml", f"{SERVER}/audit.yaml", f"{SERVER}/logs/audit.log"]
+    for name in ("audit.yaml", "psa.yaml"):
+        given = arguments(data, f"{SERVER}/{name}", "file.managed")
+        assert given["mode"] == "0600"
+        assert (STATES / given["source"].removeprefix("salt://")).exists()
+    for folder in (SERVER, f"{SERVER}/logs"):
+        assert arguments(data, folder, "file.directory")["mode"] == "0700"
+
+
+def test_admission_is_restricted_and_exemptions_are_named() -> None:
+    plugins = yaml.safe_load((STATES / "k3s/files/psa.yaml").read_text())["plugins"]
+    pods, events = (plugin["configuration"] for plugin in plugins)
+    assert {pods["defaults"][key] for key in ("enforce", "audit", "warn")} == {"restricted"}
+    assert pods["exemptions"] == {
+        "usernames": [],
+        "runtimeClasses": [],
+        "namespaces": ["kube-system"],
+    }
+    assert events["limits"]
+    enabled = HARDENING["server"]["kube-apiserver-arg"][0].split("=")[1].split(",")
+    assert set(enabled) == {"NodeRestriction", "EventRateLimit", "DenyServiceExternalIPs"}
+
+
+def test_the_audit_log_holds_who_and_never_what() -> None:
+    policy = yaml.safe_load((STATES / "k3s/files/audit.yaml").read_text())
+    levels = [rule["level"] for rule in policy["rules"]]
+    assert set(levels) == {"None", "Metadata"}
+    assert levels[-1] == "Metadata"
+    secrets = [
+        number
+        for number, rule in enumerate(policy["rules"])
+        if any("secrets" in each["resources"] for each in rule.get("resources", []))
+    ]
+    reads = [n for n, rule in enumerate(policy["rules"]) if "get" in rule.get("verbs", [])]
+    # The first rule that matches counts.
+    assert secrets < reads
+    assert policy["rules"][secrets[0]]["level"] == "Metadata"
+
+
+def test_base_and_its_reverse_name_the_same_files(tree: Make) -> None:
+    made = tree()
+    parts = [part.replace(".", "/") for part in made.render("base/init.sls")["include"]]
+    written = [
+        given.get("config", given.get("name", name))
+        for part in parts
+        for name, function, given in every(made.render(f"{part}.sls"))
+        if function in ("file.managed", "sysctl.present", "machine.kernel")
+    ]
+    gone = [name for name, fn, _ in every(made.render("base/absent.sls")) if fn == "file.absent"]
+    assert len(written) == 6
+    assert sorted(gone) == sorted(written)
+
+
+def test_only_debians_security_comes_by_itself(tree: Make) -> None:
+    data = tree().render("base/upgrades.sls")
+    text = arguments(data, "/etc/apt/apt.conf.d/60f1-unattended-upgrades", "file.managed")
+    assert "#clear Unattended-Upgrade::Origins-Pattern;" in text["contents"]
+    origins = [line for line in text["contents"].splitlines() if "origin=" in line]
+    assert len(origins) == 1
+    assert "label=Debian-Security" in origins[0]
+    assert 'Automatic-Reboot "false"' in text["contents"]
+
+
+@pytest.mark.parametrize(
+    ("minion", "time"),
+    [("f1-master", "23:40"), ("f1-worker-1", "23:55"), ("f1-worker-2", "00:10")],
+)
+def test_machines_boot_one_after_another(minion: str, time: str, tree: Make) -> None:
+    made = tree(minion, maintenance={"reboot": True, "window": "23:40"})
+    data = made.render("base/upgrades.sls")
+    text = arguments(data, "/etc/apt/apt.conf.d/60f1-unattended-upgrades", "file.managed")
+    assert 'Automatic-Reboot "true"' in text["contents"]
+    assert f'Automatic-Reboot-Time "{time}"' in text["contents"]
+
+
+def test_sshd_takes_keys_only_and_is_tested_before_it_reads_them(tree: Make) -> None:
+    data = tree().render("base/ssh.sls")
+    drop_in = arguments(data, "/etc/ssh/sshd_config.d/10-f1.conf", "file.managed")
+    assert drop_in["check_cmd"] == "/usr/sbin/sshd -t -f"
+    lines = [line for line in drop_in["contents"].splitlines() if not line.startswith("#")]
+    said = dict(line.split(maxsplit=1) for line in lines)
+    for option in ("PasswordAuthentication", "KbdInteractiveAuthentication", "PermitRootLogin"):
+        assert said[option] == "no"
+    # The operator's key is of this kind (ssh.py), and so is the host key it is pinned to.
+    assert "ssh-ed25519" in said["PubkeyAcceptedAlgorithms"].split(",")
+    assert said["HostKey"].endswith("ed25519_key")
+    assert "AllowUsers" not in said
+    assert arguments(data, "ssh", "service.running")["reload"] is True
 
 
 def test_mirrors_and_locked_artifacts(tree: Make) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from salt.exceptions import CommandExecutionError
+from salt.utils.state import gen_tag
 
 from tests.conftest import load_ext
 
@@ -43,6 +44,17 @@ class Machine:
         self.opts: dict[str, Any] = {"test": False, "id": "f1-worker-1"}
         salt = {f"k3s.{name}": getattr(self.module, name) for name in dir(self.module)}
         self.states.__dict__.update(__salt__=salt, __opts__=self.opts)
+
+    def watched(self, **changes: bool) -> None:
+        """What the state compiler tells mod_watch: what is watched, and what of it has changes."""
+        lows = [
+            {"state": "file", "__id__": name, "name": f"/etc/{name}", "fun": "managed"}
+            for name in changes
+        ]
+        running = {
+            gen_tag(low): {"changes": {"x": 1} if changes[low["__id__"]] else {}} for low in lows
+        }
+        self.states.__dict__.update(__low__={"__reqs__": {"watch": lows}}, __running__=running)
 
     def unit(self, active: str, enabled: str = "enabled", after: str = "", **more: str) -> None:
         """What `systemctl show` says; ``after``: of which verb only."""
@@ -90,16 +102,30 @@ def test_a_running_unit_is_left_alone(machine: Machine) -> None:
 
 def test_a_change_restarts(machine: Machine) -> None:
     machine.unit("active")
+    machine.watched(config=True, token=False, audit=True)
     said = machine.states.mod_watch("k3s", sfun="running")
     assert said["result"] is True
     assert machine.calls()[-1] == "restart --no-block k3s.service"
+    assert said["changes"]["state"]["cause"] == ["/etc/config", "/etc/audit"]
+    assert said["comment"] == "restarted because of /etc/config, /etc/audit"
+
+
+def test_a_restart_that_fails_names_its_cause_too(machine: Machine) -> None:
+    machine.unit("active")
+    machine.unit("activating", after="restart")
+    machine.watched(config=True)
+    said = machine.states.mod_watch("k3s", deadline=0)
+    assert said["result"] is False
+    assert said["comment"].startswith("restarted because of /etc/config: k3s.service is not ready")
 
 
 def test_a_plan_starts_nothing(machine: Machine) -> None:
     machine.opts["test"] = True
     machine.unit("inactive", enabled="disabled")
+    machine.watched(config=True)
     assert machine.states.running("k3s")["result"] is None
-    assert machine.states.mod_watch("k3s")["result"] is None
+    said = machine.states.mod_watch("k3s")
+    assert (said["result"], said["comment"]) == (None, "would restart because of /etc/config")
     assert machine.calls() == []
 
 
