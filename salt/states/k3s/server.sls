@@ -31,6 +31,22 @@ include:
       - file: /var/lib/rancher/k3s/server
 {%- endfor %}
 
+# K3s applies what lies there, now and at each start.
+/var/lib/rancher/k3s/server/manifests:
+  file.directory:
+    - mode: '0700'
+    - require:
+      - file: /var/lib/rancher/k3s/server
+
+/var/lib/rancher/k3s/server/manifests/f1-accounts.yaml:
+  file.managed:
+    - source: salt://k3s/files/accounts.yaml
+    - mode: '0600'
+    - require:
+      - file: /var/lib/rancher/k3s/server/manifests
+    - require_in:
+      - k3s: k3s
+
 /etc/rancher/k3s/config.yaml:
   file.serialize:
     - serializer: yaml

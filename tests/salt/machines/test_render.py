@@ -211,11 +211,11 @@ def test_what_the_server_is_told_of_is_there_before_it(tree: Make) -> None:
     assert {"file": f"{SERVER}/logs"} in config["require"]
     named = [arg.split("=")[1] for arg in config["dataset"]["kube-apiserver-arg"] if "=/" in arg]
     assert named == [f"{SERVER}/psa.yaml", f"{SERVER}/audit.yaml", f"{SERVER}/logs/audit.log"]
-    for name in ("audit.yaml", "psa.yaml"):
+    for name in ("audit.yaml", "psa.yaml", "manifests/f1-accounts.yaml"):
         given = arguments(data, f"{SERVER}/{name}", "file.managed")
         assert given["mode"] == "0600"
         assert (STATES / given["source"].removeprefix("salt://")).exists()
-    for folder in (SERVER, f"{SERVER}/logs"):
+    for folder in (SERVER, f"{SERVER}/logs", f"{SERVER}/manifests"):
         assert arguments(data, folder, "file.directory")["mode"] == "0700"
 
 
