@@ -39,7 +39,11 @@ class Tree:
         compiler = salt.pillar.Pillar(dict(self.opts), self.opts["grains"], minion, "base")
         self.pillar: dict[str, Any] = compiler.compile_pillar()
         assert "_errors" not in self.pillar, self.pillar["_errors"]
-        self.opts["pillar"] = self.pillar
+        self.given()
+
+    def given(self, **pillar: Any) -> None:
+        """Have ``pillar`` besides, as given to an orchestration or a state run."""
+        self.opts["pillar"] = {**self.pillar, **pillar}
         self.renderers = salt.loader.render(self.opts, salt.loader.minion_mods(self.opts))
 
     def render(self, sls: str) -> Any:

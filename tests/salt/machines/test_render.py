@@ -17,7 +17,7 @@ from .conftest import DIGEST, STATES, Make, Tree, arguments
 
 # Those of the operator's machine, which the tests of their authors render.
 OPERATORS = {"orch/up", "orch/check", "orch/network", "orch/artifacts", "orch/machines"}
-OPERATORS |= {"orch/handover", "orch/proof", "orch/down"}
+OPERATORS |= {"orch/handover", "orch/proof", "orch/down", "orch/rotate_token"}
 
 ROLES = {
     "top": {"server", "agent"},
@@ -36,6 +36,15 @@ ROLES = {
     "platform/init": {"server"},
     "platform/absent": {"server"},
     "orch/cluster": {"server"},
+    "cluster/minions": {"server"},
+    "cluster/upgrade": {"server"},
+    "cluster/highstate": {"server"},
+    "cluster/shrink": {"server"},
+    "cluster/rotate_token": {"server"},
+    "cluster/rotate_certificates": {"server"},
+    "cluster/token_server": {"server"},
+    "cluster/token_agent": {"agent"},
+    "cluster/certificates": {"server", "agent"},
 }
 IDS = {"server": "f1-master", "agent": "f1-worker-1"}
 HARDENING = yaml.safe_load((STATES / "k3s" / "hardening.yaml").read_text())
@@ -359,10 +368,76 @@ def test_the_overlay_has_the_values_of_the_pillar(tree: Make, tmp_path: Path) ->
 
 
 def test_orchestration_asks_for_every_minion_by_id(tree: Make) -> None:
-    data = tree(workers=3).render("orch/cluster.sls")
+    made = tree(workers=3)
     wanted = ["f1-master", "f1-worker-1", "f1-worker-2", "f1-worker-3"]
-    assert arguments(data, "minions", "fleet.ready")["minions"] == wanted
-    assert arguments(data, "highstate", "fleet.highstate")["minions"] == wanted
+    ready = arguments(made.render("cluster/minions.sls"), "minions", "fleet.ready")
+    highstate = arguments(made.render("cluster/highstate.sls"), "highstate", "fleet.highstate")
+    assert ready["minions"] == highstate["minions"] == wanted
+
+
+def test_no_version_is_changed_by_a_highstate_of_all(tree: Make) -> None:
+    """The upgrade, one node at a time, goes before it; a failure ends the walk."""
+    made = tree()
+    order = made.render("orch/cluster.sls")["include"]
+    assert order == ["cluster.minions", "cluster.upgrade", "cluster.highstate", "cluster.shrink"]
+    for sls, name, function in (
+        ("minions", "minions", "fleet.ready"),
+        ("upgrade", "upgrade", "cluster.upgraded"),
+        ("highstate", "highstate", "fleet.highstate"),
+        ("shrink", "surplus workers", "fleet.shrunk"),
+    ):
+        data = made.render(f"cluster/{sls}.sls")
+        assert arguments(data, name, function)["failhard"] is True
+
+
+def test_the_upgrade_wants_the_lock_and_asks_as_a_voter(tree: Make) -> None:
+    made = tree(domain="vote.example.net")
+    data = arguments(made.render("cluster/upgrade.sls"), "upgrade", "cluster.upgraded")
+    assert data["version"] == made.pillar["versions"]["k3s"]["version"]
+    assert (data["master"], data["workers"]) == ("f1-master", ["f1-worker-1", "f1-worker-2"])
+    assert data["app"] == {"url": "https://10.20.1.10/readyz", "host": "vote.example.net"}
+    assert (data["drain"], data["backup_required"], data["without_backup"]) == (False,) * 3
+
+
+def test_shrinking_knows_the_machines_only_if_told(tree: Make) -> None:
+    made = tree(workers=1)
+    given = arguments(made.render("cluster/shrink.sls"), "surplus workers", "fleet.shrunk")
+    assert (given["workers"], given["deadline"]) == (["f1-worker-1"], 120)
+    orphans = arguments(made.render("cluster/shrink.sls"), "orphans", "fleet.accounted")
+    assert orphans["machines"] is None
+    made.given(machines={"f1-master": {}, "f1-worker-1": {}})
+    told = arguments(made.render("cluster/shrink.sls"), "orphans", "fleet.accounted")
+    assert told["machines"] == ["f1-master", "f1-worker-1"]
+
+
+@pytest.mark.parametrize(
+    ("minion", "sls", "unit", "secret"),
+    [
+        ("f1-master", "token_server", "k3s", "/etc/rancher/k3s/agent-token"),
+        ("f1-worker-1", "token_agent", "k3s-agent", "/etc/rancher/k3s/token"),
+    ],
+)
+def test_a_rotation_of_the_token_touches_nothing_else(
+    minion: str, sls: str, unit: str, secret: str, tree: Make
+) -> None:
+    """It may run while the lock holds another version: no binary, no configuration."""
+    data = tree(minion).render(f"cluster/{sls}.sls")
+    assert {function for _, function, _ in every(data)} <= {
+        "k3s.secret_rotated",
+        "k3s.current",
+        "k3s.token_from_mine",
+        "k3s.token_offered",
+    }
+    assert arguments(data, unit, "k3s.current")["files"] == [secret]
+
+
+@pytest.mark.parametrize(("minion", "unit"), [("f1-master", "k3s"), ("f1-worker-1", "k3s-agent")])
+def test_certificates_are_those_of_this_machines_unit(minion: str, unit: str, tree: Make) -> None:
+    made = tree(minion)
+    assert unit in made.render("cluster/certificates.sls")
+    made.given(rotation={"began": 12.5})
+    data = made.render("cluster/certificates.sls")
+    assert arguments(data, unit, "k3s.certificates_rotated") == {"before": 12.5}
 
 
 @pytest.mark.parametrize("role", IDS)
