@@ -10,7 +10,6 @@
         SystemKeepFree=1G
         SystemMaxFileSize=50M
         RuntimeMaxUse=50M
-        MaxRetentionSec=1month
 
 systemd-journald:
   service.running:
