@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up plan status down test check bench lock logs shell unit e2e fmt
+.PHONY: help up plan status audit down test check bench lock logs shell unit e2e fmt
 
 CLOUD ?= lab
 ifeq ($(CLOUD),lab)
@@ -40,6 +40,9 @@ status: .venv/lab.stamp  ## Show machines, nodes, pods and the tally
 
 down: .venv/lab.stamp  ## Remove everything `up` made
 	@$(DOWN)
+
+audit: .venv/lab.stamp  ## Hold the cluster against the CIS benchmark: number, verdict, evidence; exit code 1 if one fails
+	@salt-run --out=audit audit.cluster
 
 logs: .venv/lab.stamp  ## Show the last log lines of every part
 	@$(LAB) logs
