@@ -1,8 +1,9 @@
 """
 What a machine has of its own unless it is a container: a kernel and a clock.
 
-A container shares both with its host, whose they are. There these states write down what the
-machine wants, say how the host has it, and touch nothing: a plan and a run tell the same.
+A container shares both with its host, whose they are (but for the network's part of the kernel).
+There these states write down what the machine wants, say how the host has it, and touch nothing:
+a plan and a run tell the same.
 """
 
 import subprocess
@@ -38,22 +39,21 @@ def kernel(name: str, settings: dict[str, Any]) -> Result:
         changes[name] = "written"
     now = {key: _sysctl(key) for key in wanted}
     other = {key: now[key] for key in wanted if now[key] != wanted[key]}
+    said = "the kernel is set so"
     try:
-        foreign = bool(other) and _contained()
-        if not foreign:
-            changes |= {key: {"old": old, "new": wanted[key]} for key, old in other.items()}
-        said = "the kernel is set so"
-        if foreign:
-            words = ", ".join(f"{key} is {old}, not {wanted[key]}" for key, old in other.items())
+        foreign = {key for key in other if not key.startswith("net.")}
+        if foreign and _contained():
+            words = ", ".join(f"{key} is {now[key]}, not {wanted[key]}" for key in sorted(foreign))
             said = f"a container: the kernel is its host's, and there {words}"
+            other = {key: old for key, old in other.items() if key not in foreign}
+        changes |= {key: {"old": old, "new": wanted[key]} for key, old in other.items()}
         if __opts__["test"]:
             return _result(name, None if changes else True, changes, said)
         if name in changes:
             path.write_text(text, encoding="utf-8")
             path.chmod(0o644)
-        if not foreign:
-            for key in other:
-                _set(key, wanted[key])
+        for key in other:
+            _set(key, wanted[key])
     except SaltException as error:
         return _result(name, False, {}, str(error))
     return _result(name, True, changes, said)

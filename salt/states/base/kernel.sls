@@ -1,9 +1,8 @@
 # The kernel as K3s needs it. K3s loads its modules by itself and says so if it cannot. Nothing is
 # written to a kernel that forwards already: not every machine lets us.
-net.ipv4.ip_forward:
-  sysctl.present:
-    - value: 1
-    - config: /etc/sysctl.d/60-f1.conf
+/etc/sysctl.d/60-f1.conf:
+  machine.kernel:
+    - settings: {net.ipv4.ip_forward: 1}
 
 # What the kubelet insists on with `protect-kernel-defaults` (K3s's hardening guide, "Set kernel
 # parameters"): a node without memory kills a process, not itself; one that oopses boots again.

@@ -105,6 +105,18 @@ def test_a_containers_kernel_is_told_and_left_alone(machine: Machine) -> None:
     assert "kernel.panic is 0, not 10" in again["comment"]
 
 
+def test_a_container_has_a_network_of_its_own(machine: Machine) -> None:
+    machine.container()
+    machine.folder.joinpath("sys/net/ipv4").mkdir(parents=True)
+    machine.folder.joinpath("sys/net/ipv4/ip_forward").write_text("0\n")
+    wanted = {"net.ipv4.ip_forward": 1, "kernel.panic": 10}
+    said = machine.states.kernel(str(machine.conf), wanted)
+    assert said["changes"]["net.ipv4.ip_forward"] == {"old": "0", "new": "1"}
+    assert "kernel.panic is 0, not 10" in said["comment"]
+    assert machine.value("net.ipv4.ip_forward") == "1"
+    assert machine.value("kernel.panic") == "0"
+
+
 def test_a_setting_that_the_kernel_lacks_fails_by_name(machine: Machine) -> None:
     (machine.folder / "sys/kernel/panic").unlink()
     (machine.folder / "sys/kernel").rmdir()
