@@ -15,12 +15,14 @@ include:
   file.directory:
     - mode: '0700'
     - makedirs: true
+{%- for name in ['db', 'logs', 'manifests'] %}
 
-/var/lib/rancher/k3s/server/logs:
+/var/lib/rancher/k3s/server/{{ name }}:
   file.directory:
     - mode: '0700'
     - require:
       - file: /var/lib/rancher/k3s/server
+{%- endfor %}
 {%- for name in ['audit.yaml', 'psa.yaml'] %}
 
 /var/lib/rancher/k3s/server/{{ name }}:
@@ -32,12 +34,6 @@ include:
 {%- endfor %}
 
 # K3s applies what lies there, now and at each start.
-/var/lib/rancher/k3s/server/manifests:
-  file.directory:
-    - mode: '0700'
-    - require:
-      - file: /var/lib/rancher/k3s/server
-
 /var/lib/rancher/k3s/server/manifests/f1-accounts.yaml:
   file.managed:
     - source: salt://k3s/files/accounts.yaml
@@ -65,6 +61,7 @@ include:
 {%- endfor %}
     - require:
       - file: /etc/rancher/k3s
+      - file: /var/lib/rancher/k3s/server/db
       - file: /var/lib/rancher/k3s/server/logs
 
 {{ unit('k3s', 'server', k3s.images_file) }}

@@ -224,8 +224,9 @@ def test_what_the_server_is_told_of_is_there_before_it(tree: Make) -> None:
         given = arguments(data, f"{SERVER}/{name}", "file.managed")
         assert given["mode"] == "0600"
         assert (STATES / given["source"].removeprefix("salt://")).exists()
-    for folder in (SERVER, f"{SERVER}/logs", f"{SERVER}/manifests"):
-        assert arguments(data, folder, "file.directory")["mode"] == "0700"
+    for folder in ("", "/db", "/logs", "/manifests"):
+        given = arguments(data, f"{SERVER}{folder}", "file.directory")
+        assert given["mode"] == "0700"
 
 
 def test_admission_is_restricted_and_exemptions_are_named() -> None:
