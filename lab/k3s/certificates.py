@@ -169,15 +169,15 @@ def _parse(pem: str, name: str) -> Certificate:
 
 def collect(data_dir: Path, names: Iterable[str]) -> list[Certificate]:
     """All certificates of these services, each with the CA that K3s has in the same file."""
-    tls, agent = data_dir / "server/tls", data_dir / "agent"
     found = []
     for service in names:
+        front = data_dir / "server/tls/request-header-ca.crt"
+        ca = front if service == "auth-proxy" else data_dir / "agent/client-ca.crt"
         for name, path in files(data_dir, service).items():
             mine = read(path, name)
-            front = tls / "request-header-ca.crt"
-            ca = front if service == "auth-proxy" else agent / "client-ca.crt"
-            have = {one.subject for one in mine}
-            mine += [one for one in read(ca, name) if one.subject not in have] * ca.exists()
+            if ca.exists():
+                have = {one.subject for one in mine}
+                mine += [one for one in read(ca, name) if one.subject not in have]
             found += mine
     return found
 
@@ -265,10 +265,11 @@ def back_up(data_dir: Path, names: Iterable[str]) -> Path:
     """Copy what a rotation will remove, where K3s does; give the folder."""
     agent = data_dir / "agent"
     where = data_dir / ("server" if is_server(data_dir) else "agent") / f"tls-{int(time.time())}"
-    where.mkdir(mode=0o700)
+    where.mkdir()
     tls = data_dir / "server/tls"
     if tls.exists():
         shutil.copytree(tls, where, dirs_exist_ok=True)
+    where.chmod(0o700)
     for service in names:
         for path in made_of(data_dir, service):
             if agent in path.parents or KUBELET_PKI in path.parents:
