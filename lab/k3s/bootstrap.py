@@ -134,11 +134,15 @@ def _replace(db: Path, secret: str, data: Data) -> None:
 
 @contextmanager
 def _open(db: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(f"file:{db}?mode=rw", TIMEOUT, uri=True)) as connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS k3s_bootstrap (name TEXT PRIMARY KEY, value BLOB NOT NULL)"
-        )
-        yield connection
+    try:
+        with closing(sqlite3.connect(f"file:{db}?mode=rw", TIMEOUT, uri=True)) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS k3s_bootstrap "
+                "(name TEXT PRIMARY KEY, value BLOB NOT NULL)"
+            )
+            yield connection
+    except sqlite3.Error as error:
+        raise ConfigError([f"the datastore {db}: {error}"]) from error
 
 
 def _name(secret: str) -> str:

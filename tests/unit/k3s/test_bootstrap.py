@@ -71,6 +71,12 @@ def test_no_datastore_or_an_empty_one_keeps_nothing(server, tmp_path):
     assert bootstrap.load(db(server), "token") is None
 
 
+def test_file_that_is_no_datastore_is_named(server):
+    db(server).write_text("no database")
+    with pytest.raises(ConfigError, match=r"the datastore .*state\.db: file is not a database"):
+        bootstrap.load(db(server), "token")
+
+
 def test_saved_only_when_it_changed(server):
     bootstrap.save(db(server), "token", server)
     before = rows(server)

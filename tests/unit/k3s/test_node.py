@@ -228,15 +228,28 @@ def test_a_machines_own_kernel_is_the_kubelets_to_refuse(kernel, monkeypatch, ca
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_the_kubelet_alone_sees_other_values(tmp_path):
+def test_the_kubelet_alone_sees_other_values_and_its_mounts_reach_everybody(tmp_path):
     path = Path("/proc/sys/vm/swappiness")
     real = path.read_text()
     wanted = str(int(real) + 1)
     before = host.with_kernel_defaults(tmp_path, {"vm/swappiness": wanted})
-    seen = subprocess.run(
-        [*before, "cat", str(path)], capture_output=True, text=True, timeout=10, check=True
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    kubelet = f"cat {path} && mount -t tmpfs volume {volume}"
+    # As in a machine of the lab: all is shared, and this is its namespace, not the test's.
+    machine = f'mount --make-rshared / && "$@" && cat {path} && mountpoint -q {volume}'
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--propagation=private", "sh", "-ec", machine, "sh"),
+            *(*before, "sh", "-ec", kubelet),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
-    assert seen.stdout.strip() == wanted
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [wanted, real.strip()]
     assert path.read_text() == real
 
 
