@@ -38,6 +38,9 @@ status: .venv/lab.stamp  ## Show machines, nodes, pods and the tally
 	@$(LAB) status
 	@salt-run platform.status
 
+rotate: .venv/lab.stamp  ## Give the agents another join token; the old one is refused afterwards
+	@salt-run --out=summary state.orchestrate orch.rotate_token
+
 down: .venv/lab.stamp  ## Remove everything `up` made
 	@$(DOWN)
 
