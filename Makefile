@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up plan status audit down test check bench lock logs shell unit e2e fmt
+.PHONY: help up plan status rotate audit down test check bench lock logs shell unit e2e fmt
 
 CLOUD ?= lab
 ifeq ($(CLOUD),lab)
