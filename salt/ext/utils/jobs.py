@@ -113,10 +113,9 @@ class _Runs:
             if due:
                 self._send(due)
         waited = f"waited {time.monotonic() - started:.0f} s"
-        for minion in self.jobs:
-            self.outcome.failed[minion] = f"{waited}: its state run still goes on"
-        for minion in self.again:
-            self.outcome.failed[minion] = f"{waited} for another state run: {self.busy[minion]}"
+        for minion in [*self.jobs, *self.again]:
+            last = self.busy.get(minion, "its state run still goes on")
+            self.outcome.failed[minion] = f"{waited}; last seen: {last}"
         return self.outcome
 
     def _send(self, minions: list[str]) -> None:
@@ -184,6 +183,8 @@ class _Runs:
                     )
                 continue
             self.heard[minion] = time.monotonic()
+            if answers[minion]:
+                self.busy.pop(minion, None)
             # The return of a job that has just ended may be on its way: asked twice.
             self.gone[minion] = 0 if answers[minion] else self.gone.get(minion, 0) + 1
             if self.gone[minion] < 2:
