@@ -112,7 +112,8 @@ def test_a_silent_minion_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_job_that_goes_on_is_waited_for_until_the_deadline(run: Run) -> None:
     outcome, _ = run({"a": [OK], "b": []}, 0.2, found=lambda minion: {"jid": "1"})
-    assert outcome.failed == {"b": "waited 0 s; last seen: its state run still goes on"}
+    assert list(outcome.failed) == ["b"]
+    assert outcome.failed["b"].endswith("s; last seen: its state run still goes on")
 
 
 def test_a_busy_minion_is_asked_again(run: Run) -> None:
@@ -123,7 +124,7 @@ def test_a_busy_minion_is_asked_again(run: Run) -> None:
 
 def test_and_is_named_with_what_it_does(run: Run) -> None:
     outcome, _ = run({"a": [OK], "b": [BUSY] * 10_000}, 0.2)
-    assert "waited 0 s; last seen: The function" in outcome.failed["b"]
+    assert "s; last seen: The function" in outcome.failed["b"]
     assert "is running as PID 7" in outcome.failed["b"]
 
 
