@@ -14,6 +14,8 @@ from contextlib import closing
 import pytest
 
 from lab import build
+from lab.build import compile, toolchain
+from lab.build.families import OLDER
 
 DEADLINE = 120  # seconds for one start and all questions
 OPTIONS = ("--token=s3cret", "--secrets-encryption")
@@ -30,8 +32,16 @@ def programs():
 
 
 @pytest.fixture(scope="module")
+def older(programs):
+    version, family = max(OLDER.items())
+    if not compile.place(family, toolchain.find()).exists():
+        pytest.skip(f"not built: python -m lab.build --kubernetes {version}")
+    return version, build.kubernetes(version)
+
+
+@pytest.fixture(scope="module")
 def up(programs):
-    def run(data, *options):
+    def run(data, *options, programs=programs):
         command = [sys.executable, "-m", "tests.unit.k3s.control_plane"]
         done = subprocess.run(
             [
@@ -102,3 +112,13 @@ def test_datastore_and_token_are_enough_to_restore(up, first, tmp_path):
     assert (server / "tls/server-ca.crt").read_bytes() == (
         data / "server/tls/server-ca.crt"
     ).read_bytes()
+
+
+def test_next_patch_version_takes_over(up, older, tmp_path):
+    version, programs = older
+    options = (*OPTIONS, "--agent-token=agents")
+    before = up(tmp_path / "data", *options, programs=programs)
+    after = up(tmp_path / "data", *options)
+    assert before.pop("version") == version
+    assert after.pop("version") == build.manifest().k3s_version.partition("+")[0]
+    assert after == before
