@@ -112,7 +112,7 @@ def read(path: str | os.PathLike[str]) -> Record | None:
         record = json.loads(line)
     except (OSError, ValueError):
         return None
-    if not isinstance(record, dict) or not _FIELDS <= set(record):
+    if not isinstance(record, dict) or not set(record) >= _FIELDS:
         return None
     return record
 
