@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,15 @@ def hold(
     path: str | os.PathLike[str],
     what: str,
     who: str | None = None,
-    wait_for: str = "",
+    wait_for: Collection[str] = (),
     seconds: float = 0,
 ) -> None:
     """
     Hold the lock ``path`` for the rest of this process; the same process may ask again.
 
     ``what`` and ``who`` (``user@host``; this process's own if none is given) are told to whoever is
-    refused. While the holder is ``wait_for`` it is waited for, at most ``seconds``. Raises Held
-    naming the holder, its process and since when, if it is taken.
+    refused. While the holder is one of ``wait_for`` it is waited for, at most ``seconds``. Raises
+    Held naming the holder, its process and since when, if it is taken.
     """
     end = time.monotonic() + seconds
     while True:
@@ -60,7 +61,7 @@ def hold(
         holder = read(path)
         if holder and holder["pid"] == os.getpid() and _lives(holder):
             return
-        patient = holder is not None and bool(wait_for) and holder["what"] == wait_for
+        patient = holder is not None and holder["what"] in wait_for
         if not patient or time.monotonic() >= end:
             waited = f"waited {seconds:g} s: " if patient else ""
             raise Held(f"{waited}{words(holder)}; wait for it, or stop that process", holder)

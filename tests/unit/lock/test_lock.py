@@ -101,11 +101,11 @@ def test_only_the_one_that_is_named_is_waited_for(path, holder, monkeypatch):
     other = holder("heal")
     began = time.monotonic()
     with pytest.raises(SaltException, match=r"waited 0.2 s: heal runs since"):
-        lock.hold(path, "cluster", wait_for="heal", seconds=0.2)
+        lock.hold(path, "cluster", wait_for=("heal", "cluster.backup"), seconds=0.2)
     assert 0.2 <= time.monotonic() - began < 5
     ended = threading.Timer(0.3, other.kill)
     ended.start()
-    lock.hold(path, "cluster", wait_for="heal", seconds=30)
+    lock.hold(path, "cluster", wait_for=("heal", "cluster.backup"), seconds=30)
     ended.join()
     assert lock.read(path)["what"] == "cluster"
 
@@ -115,7 +115,7 @@ def test_another_operation_is_not_waited_for(path, holder):
     holder("orch.up")
     began = time.monotonic()
     with pytest.raises(SaltException, match=r"^orch.up runs"):
-        lock.hold(path, "cluster", wait_for="heal", seconds=30)
+        lock.hold(path, "cluster", wait_for=("heal", "cluster.backup"), seconds=30)
     assert time.monotonic() - began < 5
 
 
