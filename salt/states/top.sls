@@ -5,6 +5,7 @@ base:
   {{ pillar['fleet']['master'] | json }}:
     - k3s.server
     - platform
+    - heal
 {%- if pillar['fleet']['workers'] %}
   {{ pillar['fleet']['workers'] | join(',') | json }}:
     - match: list

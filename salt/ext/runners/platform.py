@@ -77,7 +77,7 @@ def status() -> dict[str, Any]:
 
 def logs(lines: int = 20) -> dict[str, Any]:
     """
-    Return the last ``lines`` log lines of Salt, K3s and the app.
+    Return the last ``lines`` log lines of Salt, K3s, what repairs drift, and the app.
 
     CLI Example:
 
@@ -85,6 +85,7 @@ def logs(lines: int = 20) -> dict[str, Any]:
 
         salt-run platform.logs lines=50
     """
-    units = {unit: f"journalctl -o cat -n {lines} -u {unit}" for unit in ("salt-master", "k3s")}
+    names = ("salt-master", "k3s", "f1-heal")
+    units = {unit: f"journalctl -o cat -n {lines} -u {unit}" for unit in names}
     units["app"] = f"k3s kubectl -n f1 logs --tail {lines} -l app.kubernetes.io/name=vote"
     return {name: __salt__["master.run"](line).splitlines() for name, line in units.items()}
