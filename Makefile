@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up plan status down test check bench lock logs shell unit e2e fmt
+.PHONY: help up plan status rotate audit down test check bench lock logs shell unit e2e fmt
 
 CLOUD ?= lab
 ifeq ($(CLOUD),lab)
@@ -51,8 +51,34 @@ status: .venv/lab.stamp  ## Show machines, nodes, pods and the tally
 	@$(LAB) status
 	@salt-run platform.status
 
+rotate: .venv/lab.stamp  ## Give the agents another join token; the old one is refused afterwards
+	@salt-run --out=summary state.orchestrate orch.rotate_token
+
 down: .venv/lab.stamp  ## Remove everything `up` made
 	@$(DOWN)
+
+audit: .venv/lab.stamp  ## Hold the cluster against the CIS benchmark: number, verdict, evidence; exit code 1 if one fails
+	@salt-run --out=audit audit.cluster
+
+backup: .venv/lab.stamp  ## Back everything up, sealed: on the master, in .state/backup and in the bucket
+	@salt-run --out=summary state.orchestrate orch.backup
+
+restore: .venv/lab.stamp  ## Put a backup back (FROM=file or name; the newest), compared vote by vote
+	@salt-run --out=summary state.orchestrate orch.restore pillar='{"restore": {"from": "$(FROM)"}}'
+
+drill: .venv/lab.stamp  ## Lose everything and get it back: backup, down, up, restore, compared; with its times
+	@# `down` forgets .state and the bucket: the key and the copies are kept beside, until the end.
+	@kept=.drill; told=""; \
+	if [ -e $$kept ]; then echo "$$kept is left of a drill that failed: move it to .state/backup, then 'make restore'"; exit 1; fi; \
+	step() { local began=$$SECONDS; "$$@"; told+="$$(printf '%-10s %4d s' "$${!#}" $$((SECONDS - began)))"$$'\n'; }; \
+	step $(MAKE) --no-print-directory backup; \
+	cp -a .state/backup $$kept; \
+	step $(MAKE) --no-print-directory down; \
+	step $(MAKE) --no-print-directory up; \
+	rm -rf .state/backup && cp -a $$kept .state/backup; \
+	step $(MAKE) --no-print-directory restore; \
+	rm -rf $$kept; \
+	printf '\n%sin all      %4d s\n' "$$told" $$SECONDS
 
 logs: .venv/lab.stamp  ## Show the last log lines of every part
 	@$(LAB) logs

@@ -7,11 +7,12 @@ Builds all that the lab runs: programs from Go modules, images from them and fro
     manifest.image("traefik").digest
     manifest.airgap().sha256
     manifest.k3s_bin_dir()
+    build.kubernetes("v1.36.2")                    # the same for an older Kubernetes
 """
 
 from lab.build.artifacts import Archive, Image, Manifest, Program
 from lab.build.errors import BuildError
-from lab.build.everything import build, manifest, preflight
+from lab.build.everything import build, kubernetes, manifest, preflight
 
 __all__ = [
     "Archive",
@@ -20,6 +21,7 @@ __all__ = [
     "Manifest",
     "Program",
     "build",
+    "kubernetes",
     "manifest",
     "preflight",
 ]

@@ -1,4 +1,4 @@
-"""Command line of the build: ``python -m lab.build [--list] [--json] [family …]``."""
+"""Command line of the build: ``python -m lab.build --help``."""
 
 import argparse
 import json
@@ -6,8 +6,8 @@ import signal
 import sys
 from types import FrameType
 
-from lab.build import BuildError, build, compile, everything, toolchain
-from lab.build.families import FAMILIES
+from lab.build import BuildError, build, compile, everything, kubernetes, toolchain
+from lab.build.families import FAMILIES, OLDER
 
 
 def main() -> None:
@@ -16,6 +16,12 @@ def main() -> None:
         prog="python -m lab.build", description="Build what the lab runs; nothing is built twice."
     )
     parser.add_argument("family", nargs="*", help="only these programs, no images")
+    parser.add_argument(
+        "--kubernetes",
+        choices=OLDER,
+        metavar="VERSION",
+        help=f"only what a k3s of this older version starts ({', '.join(OLDER)})",
+    )
     parser.add_argument("--list", action="store_true", help="what there is to build, and stop")
     parser.add_argument("--json", action="store_true", help="print every artifact as JSON")
     options = parser.parse_args()
@@ -26,6 +32,8 @@ def main() -> None:
     try:
         if options.list:
             _list()
+        elif options.kubernetes:
+            print(kubernetes(options.kubernetes))
         elif options.family:
             everything.compile_all([known[name] for name in options.family], [])
         else:
@@ -44,10 +52,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _list() -> None:
     go = toolchain.installed()
-    for family in FAMILIES:
+    for family in (*FAMILIES, *OLDER.values()):
         done = go and compile.place(family, go).exists()
         state = "built" if done else f"about {family.seconds} s"
-        print(f"{family.name:<12} {family.version:<9} {state:<12} {' '.join(family.programs)}")
+        print(f"{family.name:<18} {family.version:<9} {state:<12} {' '.join(family.programs)}")
 
 
 main()

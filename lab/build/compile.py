@@ -16,7 +16,7 @@ def key(family: Family, go: Go) -> str:
     """Return the key of a family: the same for the same sources, flags, Go and processor."""
     parts: list[str | bytes] = [*FLAGS, family.ldflags, family.target, go.version]
     parts += [toolchain.arch(), *family.programs]
-    sources = [family.path / "go.mod", family.path / "go.sum", *family.path.rglob("*.go")]
+    sources = [family.mod, family.mod.with_suffix(".sum"), *family.path.rglob("*.go")]
     for path in sorted(path for path in sources if path.exists()):
         parts += [str(path.relative_to(family.path)), path.read_bytes()]
     return cache.key(*parts)
@@ -29,7 +29,7 @@ def place(family: Family, go: Go) -> Path:
 
 def fetch(family: Family, go: Go) -> int:
     """Download the modules that a family needs; return its number of packages."""
-    packages = [str(go.command), "list", "-deps"]
+    packages = [str(go.command), "list", *_modfile(family), "-deps"]
     for attempt in range(1, ATTEMPTS + 1):
         try:
             # It prints what is wrong and nothing else: a message would drown among the packages.
@@ -53,7 +53,8 @@ def build(family: Family, go: Go, compiled: Callable[[], None] = lambda: None) -
     """
 
     def make(folder: Path) -> None:
-        command = [str(go.command), "build", "-v", *FLAGS, "-ldflags", family.ldflags]
+        command = [str(go.command), "build", *_modfile(family), "-v", *FLAGS]
+        command += ["-ldflags", family.ldflags]
         _run(family, [*command, "-o", f"{folder}/", family.target], "build", compiled)
         missing = set(family.programs) - {path.name for path in folder.iterdir()}
         if missing:
@@ -61,6 +62,10 @@ def build(family: Family, go: Go, compiled: Callable[[], None] = lambda: None) -
         cache.write_sums(folder)
 
     return cache.artifact(f"bin/{family.name}", key(family, go), make)
+
+
+def _modfile(family: Family) -> list[str]:
+    return [] if family.modfile == "go.mod" else [f"-modfile={family.modfile}"]
 
 
 def _run(

@@ -2,14 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lab.build import cache, commands, compile, images, oci, rootfs, toolchain
 from lab.build.artifacts import Archive, Image, Manifest, Program
 from lab.build.errors import BuildError
-from lab.build.families import FAMILIES, Family
+from lab.build.families import FAMILIES, OLDER, Family
 from lab.build.progress import Progress
 from lab.build.rootfs import ROOTFS, Rootfs
 from lab.build.toolchain import Go
@@ -22,12 +22,14 @@ DISK = 16 << 30
 K3S_FAMILIES = ("kubernetes", "kine", "netagent")
 
 
-def preflight() -> list[str]:
-    """Return what stands in the way of `build`, each with its fix; nothing is changed."""
+def preflight(
+    families: Sequence[Family] = FAMILIES, systems: Sequence[Rootfs] = ROOTFS
+) -> list[str]:
+    """Return what stands in the way of building these, each with its fix; nothing is changed."""
     problems = []
     go = toolchain.installed()
-    families = [f for f in FAMILIES if not go or not compile.place(f, go).exists()]
-    systems = [r for r in ROOTFS if not rootfs.place(r).exists()]
+    families = [f for f in families if not go or not compile.place(f, go).exists()]
+    systems = [r for r in systems if not rootfs.place(r).exists()]
     if systems and os.geteuid():
         problems.append("root: Debian's packages can be installed into an image by root only")
     if systems and not shutil.which("debootstrap"):
@@ -56,10 +58,35 @@ def build() -> Manifest:
     Raises:
         BuildError: with the name of what failed, the command and the end of its output.
     """
-    if problems := preflight():
-        raise BuildError("nothing was built; put this right first:\n" + "\n".join(problems))
+    _refuse(preflight())
     compile_all(FAMILIES, ROOTFS)
     return _pack(toolchain.find())
+
+
+def kubernetes(version: str) -> Path:
+    """
+    Return the folder of programs for a k3s of this older Kubernetes, built unless it is there.
+
+    It lies beside that of `Manifest.k3s_bin_dir`, with the same kine and netagent.
+
+    Args:
+        version: one of `OLDER`, such as ``v1.36.2``.
+
+    Raises:
+        BuildError: there is no such version, or as with `build`.
+    """
+    if version not in OLDER:
+        raise BuildError(f"Kubernetes {version}: not pinned here; there is {', '.join(OLDER)}")
+    others = [f for f in FAMILIES if f.name in K3S_FAMILIES and f.module != OLDER[version].module]
+    families = [OLDER[version], *others]
+    _refuse(preflight(families, ()))
+    compile_all(families, ())
+    return _k3s_programs(_programs(families, toolchain.find()))
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise BuildError("nothing was built; put this right first:\n" + "\n".join(problems))
 
 
 def compile_all(families: Iterable[Family], systems: Iterable[Rootfs]) -> None:
@@ -141,18 +168,22 @@ def _pack(go: Go) -> Manifest:
         made[name] = Image(recipe.name, recipe.tag, digest, layout)
     packaged = images.packaged(program, systems.__getitem__, versions)
     layouts = [images.build(name, recipe) for name, recipe in packaged.items()]
-    programs = tuple(
-        Program(family.name, name, places[family.name] / name, made_sum, family.version)
-        for family in FAMILIES
-        for name, made_sum in cache.read_sums(places[family.name]).items()
-    )
+    programs = _programs(FAMILIES, go)
     return Manifest(
-        programs,
+        tuple(programs),
         made,
         _airgap(layouts),
         _k3s_programs([p for p in programs if p.family in K3S_FAMILIES]),
         f"{versions['kubernetes']}+k3s1",
     )
+
+
+def _programs(families: Iterable[Family], go: Go) -> list[Program]:
+    return [
+        Program(family.name, name, compile.place(family, go) / name, made_sum, family.version)
+        for family in families
+        for name, made_sum in cache.read_sums(compile.place(family, go)).items()
+    ]
 
 
 def _airgap(layouts: list[Path]) -> Archive:

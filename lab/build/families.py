@@ -1,7 +1,7 @@
 """What is built from Go modules. One more family: a folder in `lab/modules`, an entry here."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MODULES = Path(__file__).resolve().parents[1] / "modules"
@@ -14,7 +14,8 @@ class Family:
 
     ``module`` is the one whose version the family carries; ``stamps`` are the Go variables that
     programs tell their version from, as values of the linker's ``-X``; ``seconds`` is about what a
-    cold build takes on two idle cores after the families above it: for the ETA.
+    cold build takes on two idle cores after the families above it: for the ETA. ``modfile`` is
+    ``go.mod``, or another file beside it that requires other versions for the same sources.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Family:
     module: str = ""
     stamps: tuple[str, ...] = ()
     folder: Path | None = None
+    modfile: str = "go.mod"
 
     @property
     def path(self) -> Path:
@@ -30,21 +32,24 @@ class Family:
         return self.folder or MODULES / self.name
 
     @property
+    def mod(self) -> Path:
+        """The file that pins its modules; their checksums lie beside it in a ``.sum``."""
+        return self.path / self.modfile
+
+    @property
     def version(self) -> str:
         """The version of what it builds; empty where all of it is ours."""
         if not self.module:
             return ""
-        text = (self.path / "go.mod").read_text()
-        found = re.search(rf"\s{re.escape(self.module)} (v\S+)", text)
+        found = re.search(rf"\s{re.escape(self.module)} (v\S+)", self.mod.read_text())
         if not found:
-            raise ValueError(f"{self.path}/go.mod does not require {self.module}")
+            raise ValueError(f"{self.mod} does not require {self.module}")
         return found[1]
 
     @property
     def target(self) -> str:
         """What ``go build`` is given: the tools that go.mod names, or our own program."""
-        text = (self.path / "go.mod").read_text()
-        return "tool" if re.search(r"^tool\b", text, re.MULTILINE) else "."
+        return "tool" if re.search(r"^tool\b", self.mod.read_text(), re.MULTILINE) else "."
 
     @property
     def ldflags(self) -> str:
@@ -109,3 +114,14 @@ FAMILIES = (
     ),
     Family("pause", ("pause",), seconds=1),
 )
+
+# Kubernetes before the one above, to upgrade from: built when asked for, never by the way.
+OLDER = {
+    version: replace(
+        next(family for family in FAMILIES if family.name == "kubernetes"),
+        name=f"kubernetes-{version}",
+        folder=MODULES / "kubernetes",
+        modfile=f"{version}.mod",
+    )
+    for version in ("v1.36.2",)
+}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from . import containerd, join, node, tokens
 from .api import Api, ApiError, Unreachable
+from .certificates import KUBELET_CLIENT, KUBELET_PKI
 from .config import ConfigError
 from .host import write
 from .settings import Settings
@@ -45,7 +46,7 @@ def forget_identity(kubeconfig: Path) -> None:
     """Let the kubelet ask for a new certificate: its old one is of another cluster."""
     say("the cluster's CA is a new one: this node joins anew")
     kubeconfig.unlink(missing_ok=True)
-    for path in node.KUBELET_PKI.glob("kubelet-client-*.pem"):
+    for path in KUBELET_PKI.glob("kubelet-client-*.pem"):
         path.unlink()
 
 
@@ -66,15 +67,18 @@ def start(supervisor: Supervisor, settings: Settings, components: Path) -> None:
     kubeconfig = agent_dir / "kubelet.kubeconfig"
     if ca.exists() and ca.read_bytes() != cluster.ca:
         forget_identity(kubeconfig)
-    write(ca, cluster.ca.decode(), 0o644)
+    write(ca, cluster.ca.decode())
     bearer = ".".join(tokens.bootstrap(token.secret))
     _refuse_stranger(supervisor, settings, Api(settings.server, cluster.ca.decode(), token=bearer))
     bootstrap = agent_dir / "bootstrap.kubeconfig"
     write(bootstrap, bootstrap_kubeconfig(settings.server, ca, token))
 
     images.wait_small()
-    node.start(supervisor, settings, components, cluster.network, ca, kubeconfig, bootstrap)
-    own = Api(settings.server, cluster.ca.decode(), node.CLIENT_PEM, node.CLIENT_PEM)
+    agent = Api(settings.server, cluster.ca.decode(), basic=(join.USER, token.secret))
+    node.start(
+        supervisor, settings, components, cluster.network, cluster.ca, agent, kubeconfig, bootstrap
+    )
+    own = Api(settings.server, cluster.ca.decode(), KUBELET_CLIENT, KUBELET_CLIENT)
     node.register(supervisor, settings, own, {})
     images.wait_all()
 

@@ -1,5 +1,6 @@
 """A client for the few requests k3s itself makes of the Kubernetes API."""
 
+import base64
 import http.client
 import json
 import socket
@@ -55,6 +56,7 @@ class Api:
             short token makes right.
         certificate: file with the client's certificate, with ``key`` for its key.
         token: bearer token.
+        basic: user and password.
     """
 
     def __init__(
@@ -64,11 +66,15 @@ class Api:
         certificate: Path | None = None,
         key: Path | None = None,
         token: str | None = None,
+        basic: tuple[str, str] | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or 443
-        self._token = token
+        self._authorization = f"Bearer {token}" if token else None
+        if basic is not None:
+            encoded = base64.b64encode(":".join(basic).encode()).decode()
+            self._authorization = f"Basic {encoded}"
         if ca is None:
             self._tls = ssl._create_unverified_context()  # noqa: S323
         else:
@@ -80,8 +86,9 @@ class Api:
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        body: Object | bytes | None = None,
         content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> Object:
         """Make one request and give the JSON answer; a plain answer comes as ``{"text": …}``.
 
@@ -89,16 +96,15 @@ class Api:
             ApiError: the API answered with an error.
             Unreachable: it did not answer.
         """
-        headers = {"Accept": "application/json", "Content-Type": content_type}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        sent = {"Accept": "application/json", "Content-Type": content_type, **(headers or {})}
+        if self._authorization:
+            sent["Authorization"] = self._authorization
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection = http.client.HTTPSConnection(
             self._host, self._port, timeout=TIMEOUT, context=self._tls
         )
         try:
-            connection.request(
-                method, path, None if body is None else json.dumps(body).encode(), headers
-            )
+            connection.request(method, path, data, sent)
             response = connection.getresponse()
             raw = response.read()
         except ssl.SSLCertVerificationError as error:

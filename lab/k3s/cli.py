@@ -8,19 +8,14 @@ from .build import Build, load
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 SOCKET = "/run/k3s/containerd/containerd.sock"
-LACKING = {
-    "certificate",
-    "check-config",
-    "completion",
-    "crictl",
-    "etcd-snapshot",
-    "secrets-encrypt",
-    "token",
-}
+LACKING = {"check-config", "completion", "crictl", "etcd-snapshot"}
 USAGE = """\
 usage: k3s server|agent [OPTION...]   run a server or an agent (--help lists the options)
        k3s kubectl ARG...             run kubectl with the server's kubeconfig
        k3s ctr ARG...                 run ctr on k3s's containerd
+       k3s certificate check|rotate   certificates on disk: until when, and new ones
+       k3s token rotate               replace the server token
+       k3s secrets-encrypt status     how Secrets are encrypted at rest
        k3s --version"""
 
 
@@ -32,6 +27,10 @@ def main(argv: Sequence[str]) -> int:
         from . import command as run
 
         return run.main("server" if command == "server" else "agent", rest, build)
+    if command in {"certificate", "token", "secrets-encrypt"}:
+        from . import tools
+
+        return tools.main(command, rest)
     if command == "kubectl":
         return _kubectl(rest, build)
     if command == "ctr":

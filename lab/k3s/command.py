@@ -19,6 +19,7 @@ from .supervisor import (
 )
 
 LOGS = Path("/var/log/k3s")
+CHILDREN = Path("/run/k3s/children.json")
 FAILURES = (
     ChildDied,
     CommandFailed,
@@ -70,10 +71,11 @@ def main(role: Role, argv: Sequence[str], build: Build) -> int:
 
 
 def _run(role: Role, options: settings.Settings, build: Build) -> int:
-    supervisor = Supervisor(LOGS)
+    supervisor = Supervisor(LOGS, CHILDREN)
     supervisor.catch_signals()
     say(f"starting k3s {role} {build.version} ({build.content}, stand-in)")
     try:
+        supervisor.end_strays()
         host.tune()
         if role == "server":
             server.start(supervisor, options, build.components, build.kubernetes)

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +33,9 @@ PROGRAMS = {
     "ipset": "ipset",
     "ip": "iproute2",
     "mount": "mount",
+    "openssl": "openssl",
     "setpriv": "util-linux",
+    "unshare": "util-linux",
 }
 # As K3s's agent does; best effort, since a container may not set all of them.
 MODULES = ("overlay", "nf_conntrack", "br_netfilter", "vxlan")
@@ -43,6 +45,16 @@ SYSCTLS = {
     "net/ipv4/conf/default/forwarding": "1",
     "net/bridge/bridge-nf-call-iptables": "1",
 }
+# What the kubelet wants of the kernel (k8s.io/component-helpers node/util/sysctl).
+KERNEL_DEFAULTS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/systemd/container"))
 
 
 class Locked(Exception):
@@ -131,6 +143,34 @@ def tune() -> None:
                 path.write_text(value)
         except OSError as error:
             say(f"cannot set {name.replace('/', '.')}={value}: {error.strerror}")
+
+
+def in_container() -> bool:
+    """Whether this machine shares its kernel with a host that is not its own."""
+    return any(mark.exists() for mark in CONTAINER_MARKS)
+
+
+def kernel_differences(root: Path = Path("/proc/sys")) -> dict[str, str]:
+    """The kernel's settings that the kubelet would not accept, with the values it wants."""
+    return {
+        name: value
+        for name, value in KERNEL_DEFAULTS.items()
+        if (root / name).read_text().strip() != value
+    }
+
+
+def with_kernel_defaults(folder: Path, wanted: Mapping[str, str]) -> list[str]:
+    """A prefix for a command that is to see other values in /proc/sys, and change none.
+
+    In a mount namespace whose /proc alone is private: all other mounts still reach everybody.
+    """
+    script = ["mount --make-private /proc"]
+    for name, value in wanted.items():
+        path = folder / name.replace("/", ".")
+        write(path, f"{value}\n", 0o444)
+        script.append(f"mount --bind {path} /proc/sys/{name}")
+    script.append('exec "$@"')
+    return ["unshare", "--mount", "--propagation=unchanged", "sh", "-ec", "\n".join(script), "sh"]
 
 
 def resolv_conf(data_dir: Path, candidates: Iterable[Path] = RESOLV_CONFS) -> Path:

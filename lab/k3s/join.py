@@ -1,21 +1,21 @@
 """An agent's first contact with its server.
 
-The steps are K3s's (k3s-io/docs ``docs/cli/token.md``, "TLS bootstrapping"): fetch the CA without
-trust, compare its hash with the token's, then show the secret only to a server with a
-certificate of that CA. A short token trusts the CA it is shown.
+The steps are K3s's (k3s-io/docs ``docs/cli/token.md``, "TLS bootstrapping"): fetch the CA from
+``/cacerts`` without trust, compare its hash with the token's, then show the secret only to a
+server with a certificate of that CA, at ``/v1-k3s/config``. A short token trusts the CA it is
+shown.
 """
 
-import base64
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from . import tokens
 from .api import Api, ApiError, Unreachable
-from .objects import CLUSTER_INFO
 from .supervisor import Supervisor
 
+CACERTS, CONFIG = "/cacerts", "/v1-k3s/config"
+USER = "node"  # as whom every agent shows its secret
 SERVER_DEADLINE = 600  # seconds; systemd tries again after that
 WRONG_AFTER = 5  # seconds of refusal that are no mere delay of the server
 
@@ -32,23 +32,6 @@ class Cluster:
     network: dict[str, Any]
 
 
-def read_cluster_info(answer: dict[str, Any]) -> Cluster:
-    """Take CA and network out of the ``cluster-info`` ConfigMap.
-
-    Raises:
-        JoinRefused: it is not one that a stand-in server wrote.
-    """
-    try:
-        data = answer["data"]
-        cluster = json.loads(data["kubeconfig"])["clusters"][0]["cluster"]
-        ca = base64.b64decode(cluster["certificate-authority-data"], validate=True)
-        return Cluster(ca, json.loads(data["k3s"]))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise JoinRefused(
-            f"the server's cluster-info is not that of a k3s stand-in ({error!r})"
-        ) from None
-
-
 def verify(supervisor: Supervisor, url: str, token: tokens.Token) -> Cluster:
     """Wait for the server, check it against the token and the token against it.
 
@@ -57,29 +40,32 @@ def verify(supervisor: Supervisor, url: str, token: tokens.Token) -> Cluster:
             wrong.
         TimedOut, Stopped, ChildDied: see `Supervisor.wait`.
     """
+    shown: list[str] = []
     found: list[Cluster] = []
     refused_since: list[float] = []
 
     def first() -> str | None:
         try:
-            found.append(read_cluster_info(Api(url, ca=None).get(CLUSTER_INFO)))
+            text = str(Api(url, ca=None).get(CACERTS).get("text"))
         except (ApiError, Unreachable) as error:
             return str(error)
+        if "BEGIN CERTIFICATE" not in text:
+            return f"{CACERTS} shows no certificate"
+        shown.append(text)
         return None
 
     supervisor.wait(f"the server {url}", first, SERVER_DEADLINE)
-    ca = found.pop().ca
+    ca = shown.pop().encode()
     if token.ca_hash is not None and tokens.ca_hash(ca) != token.ca_hash:
         raise JoinRefused(
             "token CA hash does not match the Cluster CA certificate hash: "
             f"{token.ca_hash} != {tokens.ca_hash(ca)}"
         )
-    bearer = ".".join(tokens.bootstrap(token.secret))
-    api = Api(url, ca.decode(), token=bearer)
+    api = Api(url, ca.decode(), basic=(USER, token.secret))
 
     def second() -> str | None:
         try:
-            found.append(read_cluster_info(api.get(CLUSTER_INFO)))
+            found.append(Cluster(ca, api.get(CONFIG)))
         except Unreachable as error:
             if "not trusted" in str(error):
                 raise JoinRefused(
@@ -91,7 +77,9 @@ def verify(supervisor: Supervisor, url: str, token: tokens.Token) -> Cluster:
                 refused_since.append(time.monotonic())
                 if time.monotonic() - refused_since[0] >= WRONG_AFTER:
                     raise JoinRefused(
-                        f"the server {url} does not know this token: its secret is wrong"
+                        "failed to retrieve configuration from server: "
+                        f"{url}{CONFIG}: 401 Unauthorized: its secret is not, or no longer, the "
+                        "agent token"
                     ) from None
             return str(error)
         return None

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import host
 from .api import Api, ApiError, Unreachable
+from .certificates import KUBELET_CLIENT
 from .containerd import SOCKET
 from .host import cgroup_v2, resolv_conf, write
 from .settings import Settings
-from .supervisor import Supervisor
+from .supervisor import Supervisor, run, say
 
-KUBELET_PKI = Path("/var/lib/kubelet/pki")
-CLIENT_PEM = KUBELET_PKI / "kubelet-client-current.pem"
 PASSWORD = Path("/etc/rancher/node/password")
 PASSWORD_MARK = "k3s-stand-in/node-password-sha256"  # noqa: S105
 DEADLINE = 120  # seconds for the kubelet to get credentials, or to register
@@ -25,11 +25,26 @@ class NodeRefused(Exception):
 
 
 def arguments(defaults: Mapping[str, str], extra: Iterable[str]) -> list[str]:
-    """``--name=value`` for a component; an extra argument replaces the default of its name."""
-    given = [argument.removeprefix("--") for argument in extra]
-    names = {argument.partition("=")[0] for argument in given}
-    kept = [f"--{name}={value}" for name, value in defaults.items() if name not in names]
-    return kept + [f"--{argument}" for argument in given]
+    """``--name=value`` for a component, sorted by name: our defaults and the user's arguments.
+
+    As K3s merges them (k3s-io/k3s ``pkg/util/args.go``): the user's replace the default of their
+    name and follow each other; ``name+=value`` follows the default, ``name-=value`` precedes it.
+    """
+    merged = {name: [value] for name, value in defaults.items()}
+    own = set(defaults)
+    for argument in extra:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        name = key.rstrip("+-")
+        value = value if equals else "true"
+        before = merged.get(name, [])
+        if key.endswith("-"):
+            merged[name] = [value, *before]
+        elif key.endswith("+") or name not in own:
+            merged[name] = [*before, value]
+        else:
+            merged[name] = [value]
+        own.discard(name)
+    return [f"--{name}={value}" for name in sorted(merged) for value in merged[name]]
 
 
 def verbosity(settings: Settings) -> dict[str, str]:
@@ -38,16 +53,17 @@ def verbosity(settings: Settings) -> dict[str, str]:
 
 
 def kubelet_config(
-    settings: Settings, network: Mapping[str, Any], ca: Path, resolv: Path, systemd: bool
+    settings: Settings, network: Mapping[str, Any], resolv: Path, systemd: bool
 ) -> dict[str, Any]:
     """The kubelet's configuration, without what the user adds to ``kubelet.conf.d``."""
+    agent_dir = settings.data_dir / "agent"
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": str(ca)},
+            "x509": {"clientCAFile": str(agent_dir / "client-ca.crt")},
         },
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "systemd" if systemd else "cgroupfs",
@@ -60,7 +76,9 @@ def kubelet_config(
         "resolvConf": str(resolv),
         "rotateCertificates": True,
         "serializeImagePulls": False,
-        "staticPodPath": str(settings.data_dir / "agent/pod-manifests"),
+        "staticPodPath": str(agent_dir / "pod-manifests"),
+        "tlsCertFile": str(agent_dir / "serving-kubelet.crt"),
+        "tlsPrivateKeyFile": str(agent_dir / "serving-kubelet.key"),
     }
 
 
@@ -71,6 +89,7 @@ def kubelet_argv(settings: Settings, kubeconfig: Path, bootstrap: Path | None) -
         "kubeconfig": str(kubeconfig),
         "hostname-override": settings.node_name,
         "node-ip": settings.node_ip,
+        "read-only-port": "0",
         **verbosity(settings),
     }
     if bootstrap is not None:
@@ -124,27 +143,34 @@ def start(
     settings: Settings,
     components: Path,
     network: Mapping[str, Any],
-    ca: Path,
+    ca: bytes,
+    api: Api,
     kubeconfig: Path,
     bootstrap: Path | None = None,
 ) -> None:
     """Start the node's programs.
 
-    With ``bootstrap`` the kubelet first exchanges the join token for a certificate of its own,
-    and writes ``kubeconfig`` a moment before the certificate which that names.
+    ``api`` gives the kubelet's serving certificate. With ``bootstrap`` the kubelet first exchanges
+    the join token for a certificate of its own, and writes ``kubeconfig`` a moment before the
+    certificate which that names.
     """
     agent_dir = settings.data_dir / "agent"
     resolv = settings.resolv_conf or resolv_conf(settings.data_dir)
     (agent_dir / "pod-manifests").mkdir(parents=True, exist_ok=True)
-    config = kubelet_config(settings, network, ca, resolv, cgroup_v2())
+    for name in ("client-ca.crt", "server-ca.crt"):
+        write(agent_dir / name, ca.decode())
+    serving_certificate(supervisor, settings, api)
+    config = kubelet_config(settings, network, resolv, cgroup_v2())
     defaults = agent_dir / "etc/kubelet.conf.d/00-k3s-defaults.conf"
     write(defaults, json.dumps(config, indent=1))
     supervisor.spawn(
-        "kubelet", [components / "kubelet", *kubelet_argv(settings, kubeconfig, bootstrap)]
+        "kubelet",
+        [components / "kubelet", *kubelet_argv(settings, kubeconfig, bootstrap)],
+        before=kernel_defaults(settings),
     )
 
     def credentials() -> str | None:
-        missing = [str(path) for path in (kubeconfig, CLIENT_PEM) if not path.exists()]
+        missing = [str(path) for path in (kubeconfig, KUBELET_CLIENT) if not path.exists()]
         return f"{', '.join(missing)} does not exist yet" if missing else None
 
     if bootstrap is not None:
@@ -155,6 +181,57 @@ def start(
     }
     for name, argv in programs.items():
         supervisor.spawn(name, [components / name, *argv])
+
+
+def kernel_defaults(settings: Settings) -> list[str]:
+    """What must stand before the kubelet's command for ``protect-kernel-defaults``.
+
+    A machine with a kernel of its own gets K3s's answer: the kubelet refuses to start.
+    """
+    differences = host.kernel_differences() if settings.protect_kernel_defaults else {}
+    if not differences or not host.in_container():
+        return []
+    names = ", ".join(name.replace("/", ".") for name in differences)
+    say(
+        f"protect-kernel-defaults: not checked: {names}. This container's host has other values "
+        "than the kubelet wants; it is shown what it wants, and nothing is changed"
+    )
+    return host.with_kernel_defaults(Path("/run/k3s/kernel"), differences)
+
+
+def serving_certificate(supervisor: Supervisor, settings: Settings, api: Api) -> None:
+    """Get the kubelet's serving certificate signed by the cluster, at each start as K3s does.
+
+    Raises:
+        CommandFailed: openssl made no key or request.
+        TimedOut: the server signed nothing; with what it said last.
+    """
+    agent_dir = settings.data_dir / "agent"
+    key, request = agent_dir / "serving-kubelet.key", agent_dir / "serving-kubelet.csr"
+    if not key.exists():
+        pem = run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"])
+        write(key, pem)
+    subject = f"/CN={settings.node_name}"
+    make = ["openssl", "req", "-new", "-subj", subject, "-outform", "DER"]
+    run([*make, "-key", str(key), "-out", str(request)])
+    headers = {"K3s-Node-Name": settings.node_name, "K3s-Node-IP": settings.node_ip}
+
+    def probe() -> str | None:
+        try:
+            answer = api.request(
+                "POST",
+                "/v1-k3s/serving-kubelet.crt",
+                request.read_bytes(),
+                "application/octet-stream",
+                headers,
+            )
+        except (ApiError, Unreachable) as error:
+            return str(error)
+        write(agent_dir / "serving-kubelet.crt", answer["text"])
+        return None
+
+    supervisor.wait("the kubelet's serving certificate", probe, DEADLINE)
+    request.unlink()
 
 
 def node_path(settings: Settings) -> str:

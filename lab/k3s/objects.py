@@ -1,8 +1,5 @@
 """What k3s itself puts into the cluster: who may join, and what node agents may read."""
 
-import base64
-import json
-from collections.abc import Iterable
 from typing import Any
 
 from . import tokens
@@ -11,9 +8,7 @@ from .settings import Settings
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 JOINING = "system:bootstrappers:k3s:default-node-token"
-CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 TOKEN_LABEL = "k3s-stand-in/token-id"  # noqa: S105
-LISTEN_PATHS = ("/livez", "/readyz", "/healthz", CLUSTER_INFO)
 
 
 def _group(name: str) -> dict[str, str]:
@@ -78,19 +73,6 @@ def roles() -> list[Object]:
             "rules": [_rule("core", "nodes", "get")],
         },
         _binding("k3s:joining-nodes", "k3s:joining-nodes", _group(JOINING)),
-        {
-            "apiVersion": f"{RBAC_GROUP}/v1",
-            "kind": "Role",
-            "metadata": {"name": "k3s:cluster-info", "namespace": "kube-public"},
-            "rules": [{**_rule("core", "configmaps", "get"), "resourceNames": ["cluster-info"]}],
-        },
-        {
-            "apiVersion": f"{RBAC_GROUP}/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "k3s:cluster-info", "namespace": "kube-public"},
-            "roleRef": {"apiGroup": RBAC_GROUP, "kind": "Role", "name": "k3s:cluster-info"},
-            "subjects": [_user("system:anonymous"), _group(JOINING)],
-        },
     ]
 
 
@@ -115,37 +97,8 @@ def bootstrap_secret(secret: str) -> Object:
     }
 
 
-def cluster_info(settings: Settings, ca: bytes) -> Object:
-    """What a joining node reads first: the CA, and the cluster's networks.
-
-    It must be applied after the bootstrap tokens: where it exists, a refused token is wrong.
-    """
-    kubeconfig = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {
-                "name": "",
-                "cluster": {
-                    "server": f"https://{settings.advertise_address}:{settings.port}",
-                    "certificate-authority-data": base64.b64encode(ca).decode(),
-                },
-            }
-        ],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "cluster-info", "namespace": "kube-public"},
-        "data": {
-            "kubeconfig": json.dumps(kubeconfig),
-            "k3s": json.dumps(network_of(settings)),
-        },
-    }
-
-
 def network_of(settings: Settings) -> dict[str, Any]:
-    """The settings that every node must share; agents learn them from the server."""
+    """The settings that every node must share; agents learn them at ``/v1-k3s/config``."""
     return {
         "cluster_cidr": settings.cluster_cidr,
         "service_cidr": settings.service_cidr,
@@ -156,10 +109,6 @@ def network_of(settings: Settings) -> dict[str, Any]:
     }
 
 
-def joinable(settings: Settings, ca: bytes, secrets: Iterable[str]) -> list[Object]:
-    """Everything that lets nodes join with these secrets, in the order to apply it."""
-    return [
-        *roles(),
-        *(bootstrap_secret(secret) for secret in dict.fromkeys(secrets)),
-        cluster_info(settings, ca),
-    ]
+def joinable(secret: str) -> list[Object]:
+    """Everything that lets nodes join with this secret, in the order to apply it."""
+    return [*roles(), bootstrap_secret(secret)]

@@ -1,6 +1,9 @@
 """Keys, certificates and kubeconfigs of the server, made by kubeadm's phases."""
 
 import base64
+import csv
+import hashlib
+import io
 import json
 import secrets
 import shutil
@@ -9,17 +12,18 @@ from typing import Any
 
 import yaml
 
-from . import tokens
+from . import bootstrap, certificates, tokens
 from .config import ConfigError
 from .host import write
 from .settings import Settings
 from .supervisor import run, say
 
 KINE = "http://127.0.0.1:2379"
+KINDS = ("crt", "key")
 
 
 class Pki:
-    """Where things lie under ``<data-dir>/server``.
+    """Where things lie under ``<data-dir>/server``, under K3s's names.
 
     Args:
         settings: the server's.
@@ -32,7 +36,9 @@ class Pki:
         self.server_dir = settings.data_dir / "server"
         self.tls = self.server_dir / "tls"
         self.cred = self.server_dir / "cred"
-        self.ca = self.tls / "ca.crt"
+        self.db = self.server_dir / "db/state.db"
+        self.ca = self.tls / "server-ca.crt"
+        self.kubelet = settings.data_dir / "agent/kubelet.kubeconfig"
         self._kubeadm = components / "kubeadm"
         self._version = version
         self._config = self.server_dir / "etc/kubeadm.json"
@@ -51,21 +57,40 @@ class Pki:
         found = dict.fromkeys(["127.0.0.1", "localhost", s.node_name, *more])
         return [name for name in found if name not in ignored]
 
+    def restore(self, secret: str) -> None:
+        """Take from the datastore what is not on disk, such as after a restore.
+
+        Raises:
+            ConfigError: it is encrypted with another token, or files on disk are newer.
+        """
+        for path in (self.server_dir, self.tls, self.cred, self.db.parent):
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o700)
+        written = bootstrap.restore(self.server_dir, bootstrap.load(self.db, secret) or {})
+        if any(name.startswith("tls/") for name in written):
+            # What another CA has signed is of no use.
+            certificates.remove(self.settings.data_dir, certificates.SERVER_SERVICES)
+            certificates.remove(self.settings.data_dir, ("kubelet",))
+
+    def save(self, secret: str) -> None:
+        """Keep in the datastore what a restore needs."""
+        bootstrap.save(self.db, secret, self.server_dir)
+
     def certificates(self) -> None:
-        """Make what is missing; the API server's certificate follows its names.
+        """Make what is missing or soon ends; the API server's certificate follows its names.
 
         Raises:
             CommandFailed: kubeadm did.
         """
         s = self.settings
-        self.server_dir.mkdir(parents=True, exist_ok=True)
-        self.server_dir.chmod(0o700)
         names = self.tls / "apiserver-names.json"
         wanted = json.dumps(self.names())
+        services = [*certificates.SERVER_SERVICES, "kubelet"]
+        old = certificates.expiring(s.data_dir, services)
         if names.exists() and names.read_text() != wanted:
             say(f"the API server's certificate is made anew for {', '.join(self.names())}")
-            for name in ("apiserver.crt", "apiserver.key"):
-                (self.tls / name).unlink(missing_ok=True)
+            old.append("api-server")
+        certificates.remove(s.data_dir, old)
         documents = [
             {
                 "apiVersion": "kubeadm.k8s.io/v1beta4",
@@ -92,12 +117,18 @@ class Pki:
             },
         ]
         write(self._config, "\n---\n".join(json.dumps(document) for document in documents))
-        if not (self.tls / "apiserver.crt").exists():
+        made = [self.tls / f"{stem}.{kind}" for stem in certificates.NAMES for kind in KINDS]
+        if not all(path.exists() for path in (*made, self.tls / "sa.key")):
             run([self._kubeadm, "init", "phase", "certs", "all", "--config", self._config])
             write(names, wanted)
-            link = self.tls / "server-ca.crt"  # the name that K3s's documentation uses
-            if not link.is_symlink():
-                link.symlink_to("ca.crt")
+        for stem, others in certificates.NAMES.items():
+            for kind in KINDS:
+                for other in others:
+                    _same(self.tls / f"{stem}.{kind}", self.tls / f"{other}.{kind}")
+        _same(self.tls / "sa.key", self.tls / "service.key")
+        for path in self.tls.iterdir():
+            if path.is_file():
+                path.chmod(0o600)
 
     def kubeconfigs(self) -> None:
         """Write the credentials of the components and the admin.
@@ -105,33 +136,45 @@ class Pki:
         Raises:
             CommandFailed: kubeadm did.
         """
-        admin_file = self.cred / "super-admin.conf"
-        if not admin_file.exists():
+        wanted = {
+            "super-admin.conf": (self.cred / "admin.kubeconfig", self.tls / "client-admin"),
+            "controller-manager.conf": (
+                self.cred / "controller.kubeconfig",
+                self.tls / "client-controller",
+            ),
+            "scheduler.conf": (self.cred / "scheduler.kubeconfig", self.tls / "client-scheduler"),
+            "kubelet.conf": (self.kubelet, self.kubelet.parent / "client-kubelet"),
+        }
+        if not all(path.exists() for path, _ in wanted.values()):
             part = self.server_dir / "cred.part"
             shutil.rmtree(part, ignore_errors=True)
             phase = ["init", "phase", "kubeconfig", "all", f"--kubeconfig-dir={part}"]
             run([self._kubeadm, *phase, f"--config={self._config}"])
-            self.cred.mkdir(exist_ok=True)
-            # The one that is looked for goes last.
-            for path in sorted(part.glob("*.conf"), key=lambda path: path.name == admin_file.name):
-                path.rename(self.cred / path.name)
-            part.rmdir()
-        for path in self.cred.glob("*.conf"):
+            self.kubelet.parent.mkdir(parents=True, exist_ok=True)
+            for name, (path, _) in wanted.items():
+                if not path.exists():
+                    write(path, (part / name).read_text())
+            shutil.rmtree(part)
+        for path, pem in wanted.values():
             data = yaml.safe_load(path.read_text())
             if data["clusters"][0]["cluster"]["server"] != self.local_url:
                 data["clusters"][0]["cluster"]["server"] = self.local_url
                 write(path, yaml.safe_dump(data))
-        data = yaml.safe_load(admin_file.read_text())
-        user = data["users"][0]["user"]
-        for kind, suffix in (("certificate", "crt"), ("key", "key")):
-            pem = base64.b64decode(user[f"client-{kind}-data"]).decode()
-            write(self.admin_pem(suffix), pem)
-        cluster = data["clusters"][0]["cluster"]
-        self._write_admin(cluster, user)
+            user = data["users"][0]["user"]
+            for what, kind in (("certificate", "crt"), ("key", "key")):
+                text = base64.b64decode(user[f"client-{what}-data"]).decode()
+                write(pem.with_suffix(f".{kind}"), text)
+        data = yaml.safe_load(self.admin.read_text())
+        self._write_admin(data["clusters"][0]["cluster"], data["users"][0]["user"])
 
-    def admin_pem(self, suffix: str) -> Path:
+    @property
+    def admin(self) -> Path:
+        """The kubeconfig of k3s itself, which may do anything."""
+        return self.cred / "admin.kubeconfig"
+
+    def admin_pem(self, kind: str) -> Path:
         """The admin's client certificate (``crt``) or key (``key``)."""
-        return self.tls / f"client-admin.{suffix}"
+        return self.tls / f"client-admin.{kind}"
 
     def _write_admin(self, cluster: dict[str, Any], user: dict[str, Any]) -> None:
         config = {
@@ -150,46 +193,66 @@ class Pki:
         """The server's secret and the agents' (the same unless given), kept from run to run.
 
         Raises:
-            ConfigError: a token is malformed, or for another cluster.
+            ConfigError: a token is malformed.
             TokenError: a token file does not appear.
         """
         s = self.settings
-        server = self._secret("token", s.token, s.token_file)
-        agent = self._secret("agent-token", s.agent_token, s.agent_token_file)
+        server = self._token("token", s.token, s.token_file)
+        agent = self._token("agent-token", s.agent_token, s.agent_token_file)
         if server is None:
             kept = self.server_dir / "token"
-            server = tokens.parse(kept.read_text()).secret if kept.exists() else None
-        server = server or secrets.token_hex(16)
-        return server, agent or server
+            server = tokens.parse(kept.read_text()) if kept.exists() else None
+        first = server.secret if server else secrets.token_hex(16)
+        return first, agent.secret if agent else first
 
-    def _secret(self, option: str, text: str | None, path: Path | None) -> str | None:
+    def check_tokens(self) -> None:
+        """See that tokens in full form are of this cluster; what there is of it is restored.
+
+        Raises:
+            ConfigError: one is of another cluster, or there is no cluster yet.
+        """
+        s = self.settings
+        for option, text, path in (
+            ("token", s.token, s.token_file),
+            ("agent-token", s.agent_token, s.agent_token_file),
+        ):
+            token = self._token(option, text, path)
+            if token is not None and token.ca_hash is not None:
+                self._check_hash(option, token.ca_hash)
+
+    def _token(self, option: str, text: str | None, path: Path | None) -> tokens.Token | None:
         if text is None and path is not None:
             text = tokens.read_file(path, say)
         if text is None:
             return None
         try:
-            token = tokens.parse(text)
+            return tokens.parse(text)
         except tokens.TokenError as error:
             raise ConfigError([f"{option}: {error}"]) from None
-        if token.ca_hash is not None:
-            if not self.ca.exists():
-                raise ConfigError(
-                    [
-                        f"{option}: the first server of a cluster takes the short form only: "
-                        "its CA, whose hash the full form holds, does not exist yet"
-                    ]
-                )
-            if token.ca_hash != tokens.ca_hash(self.ca.read_bytes()):
-                raise ConfigError(
-                    [
-                        f"{option}: token CA hash does not match the Cluster CA certificate "
-                        "hash: it is the token of another cluster"
-                    ]
-                )
-        return token.secret
+
+    def _check_hash(self, option: str, ca_hash: str) -> None:
+        ca = self.tls / "ca.crt"
+        if not ca.exists():
+            raise ConfigError(
+                [
+                    f"{option}: the first server of a cluster takes the short form only: "
+                    "its CA, whose hash the full form holds, does not exist yet"
+                ]
+            )
+        if ca_hash != tokens.ca_hash(ca.read_bytes()):
+            raise ConfigError(
+                [
+                    f"{option}: token CA hash does not match the Cluster CA certificate "
+                    "hash: it is the token of another cluster"
+                ]
+            )
 
     def write_tokens(self, server: str, agent: str) -> None:
-        """Write ``token``, ``node-token`` and ``agent-token`` as K3s does (mode 0600)."""
+        """Write ``token``, ``node-token``, ``agent-token`` and ``cred/passwd`` as K3s does.
+
+        The last is what the API server holds credentials against at ``/v1-k3s/config``.
+        """
+        write_logins(self.cred, server, agent)
         ca = self.ca.read_bytes()
         write(self.server_dir / "token", tokens.full(ca, "server", server) + "\n")
         _link(self.server_dir / "node-token", "token")
@@ -224,8 +287,30 @@ class Pki:
                 {"resources": ["secrets"], "providers": providers if on else providers[::-1]}
             ],
         }
-        write(path, json.dumps(config, indent=1))
+        text = json.dumps(config)
+        if not path.exists() or path.read_text() != text:
+            write(path, text)
+        state = self.cred / "encryption-state.json"
+        stage = f"start-{hashlib.sha256(text.encode()).hexdigest()}"
+        if not state.exists() or state.read_text() != stage:
+            write(state, stage)
         return path
+
+
+def write_logins(cred: Path, server: str, agent: str) -> None:
+    """Write K3s's ``passwd``: password, name, uid, roles."""
+    out = io.StringIO()
+    rows = [(agent, "node", "node", "k3s:agent"), (server, "server", "server", "k3s:server")]
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    write(cred / "passwd", out.getvalue())
+
+
+def _same(path: Path, other: Path) -> None:
+    """Make ``other`` the same file as ``path``."""
+    if other.exists() and other.samefile(path):
+        return
+    other.unlink(missing_ok=True)
+    other.hardlink_to(path)
 
 
 def _link(path: Path, target: str) -> None:

@@ -22,6 +22,7 @@ TAINT = re.compile(
     r"([-a-z0-9.]+/)?[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?(=[-\w.]{0,63})?"
     r":(NoSchedule|PreferNoSchedule|NoExecute)"
 )
+ARGUMENT = re.compile(r"(--)?[a-z][-a-z0-9]*[+-]?(=.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -260,9 +261,7 @@ def resolve(
         local_storage_path=read.text("default-local-storage-path") or f"{data_dir}/storage",
         secrets_encryption=read.flag("secrets-encryption"),
         arguments={
-            option.name.removesuffix("-arg"): read.matching(
-                option.name, re.compile(r"(--)?[a-z][-a-z0-9]*(=.*)?", re.DOTALL), "name=value"
-            )
+            option.name.removesuffix("-arg"): read.matching(option.name, ARGUMENT, "name=value")
             for option in OPTIONS
             if option.name.endswith("-arg")
         },

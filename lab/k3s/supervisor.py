@@ -1,6 +1,7 @@
 """The child processes of k3s: started, watched, ended with it."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 GRACE = 3  # seconds that children have to end by themselves; K3s's end with it, at once
+STRAYS_DEADLINE = 10  # seconds that a killed process has to be gone
 SHOWN = 12  # last lines of a dead child's log
 # The kernel ends a child when the thread that started it does.
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -89,11 +91,22 @@ def run(argv: Sequence[str | Path], deadline: float = 60, stdin: str | None = No
     return done.stdout
 
 
+def _born(pid: int) -> int | None:
+    """When a process started, in the kernel's ticks; None if there is none, or a dead one."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
 class Supervisor:
     """Children by name. Only a thread that lives as long as k3s may spawn: the main one."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, record: Path | None = None) -> None:
         self.logs = logs
+        self._record = record
         self.stop = threading.Event()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -106,8 +119,10 @@ class Supervisor:
         """Where the output of this child goes; the former run's is kept beside it as ``.1``."""
         return self.logs / f"{name}.log"
 
-    def spawn(self, name: str, argv: Sequence[str | Path]) -> None:
-        """Start a child."""
+    def spawn(self, name: str, argv: Sequence[str | Path], before: Sequence[str] = ()) -> None:
+        """Start a child; ``before`` is a command that ends by becoming it."""
+        # K3s's words, which the benchmarks of the CIS look for in the journal.
+        say(f"Running {name} {' '.join(str(part) for part in argv[1:])}")
         log = self.log(name)
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         with contextlib.suppress(FileNotFoundError):
@@ -115,14 +130,43 @@ class Supervisor:
         private = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         with os.fdopen(private, "wb") as out:
             child = subprocess.Popen(
-                [*DIE_WITH_PARENT, *(str(part) for part in argv)],
+                [*DIE_WITH_PARENT, *before, *(str(part) for part in argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=child_environment(os.environ),
             )
         self._children[name] = child
+        self._remember()
         say(f"started {name} ({child.pid}), log {log}")
+
+    def _remember(self) -> None:
+        """Write down who the children are, for a k3s after one that was killed."""
+        if self._record is not None:
+            children = {child.pid: _born(child.pid) for child in self._children.values()}
+            self._record.parent.mkdir(parents=True, exist_ok=True)
+            self._record.write_text(json.dumps(children))
+
+    def end_strays(self) -> None:
+        """End children of a k3s that was killed: the kernel does, save in the moment of a fork.
+
+        Raises:
+            TimedOut: one is still there.
+        """
+        if self._record is None or not self._record.exists():
+            return
+        left = {int(pid): born for pid, born in json.loads(self._record.read_text()).items()}
+        strays = [pid for pid, born in left.items() if born is not None and _born(pid) == born]
+        for pid in strays:
+            say(f"ending {pid}, a child of a k3s that was killed")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+        def probe() -> str | None:
+            alive = [str(pid) for pid in strays if _born(pid) == left[pid]]
+            return f"{', '.join(alive)} not gone" if alive else None
+
+        self.wait("children of a killed k3s to end", probe, STRAYS_DEADLINE)
 
     def check(self) -> None:
         """Look whether all is well.
@@ -133,7 +177,7 @@ class Supervisor:
         """
         if self.stop.is_set():
             raise Stopped
-        for name, child in self._children.items():
+        for name, child in list(self._children.items()):
             status = child.poll()
             if status is not None:
                 lines = self.log(name).read_text(errors="replace").splitlines()[-SHOWN:]

@@ -58,6 +58,7 @@ def test_the_objects_of_the_platform(objects):
         ("RoleBinding", "traefik"),
         ("Service", "redis"),
         ("Service", "vote"),
+        *[("ServiceAccount", "default")] * 2,
         ("ServiceAccount", "traefik"),
         ("StatefulSet", "redis"),
     ]
@@ -117,11 +118,41 @@ def test_pods_keep_to_the_restricted_standard(workloads):
     assert len(set(users)) == len(users)
 
 
+def test_no_account_gives_its_token_unasked(objects):
+    k3s = yaml.safe_load_all((ROOT / "salt/states/k3s/files/accounts.yaml").read_text())
+    accounts = [*(o for o in objects if o["kind"] == "ServiceAccount"), *k3s]
+    assert all(account["automountServiceAccountToken"] is False for account in accounts)
+    ours = {o["metadata"]["name"] for o in objects if o["kind"] == "Namespace"}
+    default = {o["metadata"]["namespace"] for o in accounts if o["metadata"]["name"] == "default"}
+    # What Kubernetes brings, and what we do.
+    assert default == {"default", "kube-node-lease", "kube-public", "kube-system"} | ours
+
+
+def test_namespaces_are_restricted_but_for_the_one_with_host_ports(objects, workloads):
+    """The API server's own default is `restricted` too (salt/states/k3s/files/psa.yaml)."""
+    label = "pod-security.kubernetes.io/enforce"
+    levels = {
+        o["metadata"]["name"]: o["metadata"]["labels"][label]
+        for o in objects
+        if o["kind"] == "Namespace"
+    }
+    needed = {
+        w["metadata"]["namespace"]
+        for w in workloads
+        if any("hostPort" in port for c in containers(w) for port in c.get("ports", []))
+    }
+    assert {name for name, level in levels.items() if level != "restricted"} == needed
+    psa = yaml.safe_load((ROOT / "salt/states/k3s/files/psa.yaml").read_text())
+    exempt = psa["plugins"][0]["configuration"]["exemptions"]["namespaces"]
+    assert not set(exempt) & set(levels)
+
+
 def test_only_traefik_has_a_token_and_it_reads_what_it_needs(objects, workloads):
     for workload in workloads:
         spec = workload["spec"]["template"]["spec"]
         if workload["metadata"]["name"] == "traefik":
             assert spec["serviceAccountName"] == "traefik"
+            assert spec["automountServiceAccountToken"] is True
         else:
             assert spec["automountServiceAccountToken"] is False
     cluster = one(objects, "ClusterRole", "f1-traefik")["rules"]

@@ -1,16 +1,22 @@
 """
-K3s on this machine: its agent token, its unit, and the wait until it is ready.
+K3s on this machine: its agent token, its unit and the wait until it is ready, its certificates.
 
 Paths and token format are K3s's (https://docs.k3s.io/cli/token):
 ``K10<sha256 of the CA certificate>::<user>:<secret>``.
 """
 
+import base64
 import re
 import shutil
+import ssl
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
+from cryptography import x509
 from salt.exceptions import CommandExecutionError
 
 AGENT_TOKEN = Path("/var/lib/rancher/k3s/server/agent-token")
@@ -28,6 +34,12 @@ LEFT = (
 )
 MOUNTED_UNDER = ("/run/k3s/", "/var/lib/kubelet/", "/var/lib/rancher/k3s/", "/run/netns/cni-")
 LINKS = ("cni0", "flannel.1")
+
+BINARY = "/usr/local/bin/k3s"
+# Where K3s keeps certificates (https://docs.k3s.io/cli/certificate), in files of this suffix.
+DATA = Path("/var/lib/rancher/k3s")
+CERTIFICATES = ("server/tls/**/*.crt", "agent/*.crt")
+ASK_SECONDS = 10
 
 # A unit that K3s's Restart=always brought up again this often will not come up by itself.
 RESTARTS = 5
@@ -64,6 +76,114 @@ def agent_token() -> str:
     return token
 
 
+def version() -> str:
+    """
+    Return the version of the K3s that is installed here, as ``v1.36.4+k3s1``; empty if there is
+    none. What a node runs is another question: its kubelet reports it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' k3s.version
+    """
+    if not Path(BINARY).exists():
+        return ""
+    done = subprocess.run(
+        [BINARY, "--version"], capture_output=True, text=True, timeout=30, check=False
+    )
+    found = re.match(r"k3s version (\S+)", done.stdout)
+    if not found:
+        raise CommandExecutionError(f"{BINARY} --version: {(done.stderr or done.stdout).strip()}")
+    return found[1]
+
+
+def admits(server: str, path: str) -> int:
+    """
+    Return the HTTP status with which ``server`` (``https://<address>:6443``) answers an agent that
+    shows the secret in the file ``path``: 200 if it may join, 401 or 403 if not.
+
+    It asks what an agent asks first (``/v1-k3s/config`` as the user ``node``, as in
+    pkg/clientaccess of k3s-io/k3s). Raises CommandExecutionError if there is no answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-master k3s.admits https://10.20.1.10:6443 /etc/rancher/k3s/agent-token
+    """
+    try:
+        secret = Path(path).read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise CommandExecutionError(f"{path} cannot be read ({error.strerror})") from None
+    shown = base64.b64encode(f"node:{secret}".encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 - always https
+        f"{server}/v1-k3s/config", headers={"Authorization": f"Basic {shown}"}
+    )
+    # K3s's own authority: known to this machine from the server itself, which is this machine.
+    context = ssl.create_default_context(cafile=str(DATA / "server/tls/server-ca.crt"))
+    try:
+        with urllib.request.urlopen(request, timeout=ASK_SECONDS, context=context) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return int(error.code)
+    except OSError as error:
+        raise CommandExecutionError(f"{server} does not answer: {error}") from None
+
+
+def certificates() -> list[dict[str, Any]]:
+    """
+    Return the certificates that K3s keeps on this machine, those that end first in front:
+    ``{"name", "not_after", "days", "authority", "serial", "written"}``. ``name`` is the file below
+    K3s's folder, ``not_after`` and ``written`` (when the file was) are Unix seconds.
+
+    Of a file that holds a chain, the first one: the certificate itself.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' k3s.certificates
+    """
+    now = time.time()
+    found = []
+    for path in (path for pattern in CERTIFICATES for path in DATA.glob(pattern)):
+        try:
+            one = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError):
+            continue  # made or removed at this moment, or empty
+        ends = one.not_valid_after_utc.timestamp()
+        found.append(
+            {
+                "name": str(path.relative_to(DATA)),
+                "not_after": int(ends),
+                "days": int((ends - now) // 86400),
+                "authority": _authority(one),
+                "serial": f"{one.serial_number:x}",
+                "written": path.stat().st_mtime,
+            }
+        )
+    return sorted(found, key=lambda each: (each["not_after"], each["name"]))
+
+
+def rotate_certificates() -> None:
+    """
+    Take K3s's certificates away, so that it makes new ones when it starts; its unit must be
+    stopped. K3s keeps a copy of the old ones beside them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-worker-1 k3s.rotate_certificates
+    """
+    done = subprocess.run(
+        [BINARY, "certificate", "rotate"], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode:
+        raise CommandExecutionError(f"k3s certificate rotate: {done.stderr.strip()[-1000:]}")
+
+
 def unit(name: str) -> dict[str, str]:
     """
     Return what systemd knows of the unit ``name`` (``k3s`` or ``k3s-agent``).
@@ -75,6 +195,7 @@ def unit(name: str) -> dict[str, str]:
         salt f1-master k3s.unit k3s
     """
     wanted = "ActiveState,SubState,Result,NRestarts,UnitFileState,Job,NeedDaemonReload"
+    wanted += ",ExecMainStartTimestampMonotonic"
     said = _systemctl("show", f"--property={wanted}", f"{name}.service")
     return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
@@ -95,6 +216,41 @@ def start(name: str, restart: bool = False) -> None:
         _systemctl("daemon-reload")
     _systemctl("enable", "--quiet", f"{name}.service")
     _systemctl("restart" if restart else "start", "--no-block", f"{name}.service")
+
+
+def stop(name: str, deadline: float = 60) -> None:
+    """
+    Stop the unit ``name``; its pods go on. Raises CommandExecutionError if it will not.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-worker-1 k3s.stop k3s-agent
+    """
+    _systemctl("stop", "--no-block", f"{name}.service")
+    end = time.monotonic() + deadline
+    while (now := unit(name)).get("ActiveState") not in ("inactive", "failed"):
+        if time.monotonic() >= end:
+            raise CommandExecutionError(
+                f"{name}.service did not stop in {deadline:g} s; last seen: "
+                f"{now.get('ActiveState')}/{now.get('SubState')}"
+            )
+        time.sleep(PAUSE)
+
+
+def started(name: str) -> float:
+    """
+    Return when the process of the unit ``name`` started, in Unix seconds; 0 if never.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt f1-master k3s.started k3s
+    """
+    micros = int(unit(name).get("ExecMainStartTimestampMonotonic") or 0)
+    return time.time() - time.monotonic() + micros / 1e6 if micros else 0.0
 
 
 def wait_ready(name: str, deadline: float = 180) -> None:
@@ -128,9 +284,10 @@ def wait_ready(name: str, deadline: float = 180) -> None:
         time.sleep(PAUSE)
 
 
-def journal(name: str, lines: int = 8) -> str:
+def journal(name: str = "", lines: int = 8) -> str:
     """
-    Return the last ``lines`` log lines of the unit ``name``, tokens hidden.
+    Return the last ``lines`` log lines of the unit ``name`` (or of the one that is here), tokens
+    hidden.
 
     CLI Example:
 
@@ -138,8 +295,9 @@ def journal(name: str, lines: int = 8) -> str:
 
         salt f1-worker-1 k3s.journal k3s-agent lines=30
     """
+    units = [f"--unit={each}.service" for each in ([name] if name else ["k3s", "k3s-agent"])]
     done = subprocess.run(
-        ["journalctl", "-q", "--no-pager", "-o", "cat", "-n", str(lines), "-u", f"{name}.service"],
+        ["journalctl", "-q", "--no-pager", "-o", "cat", "-n", str(lines), *units],
         capture_output=True,
         text=True,
         timeout=20,
@@ -182,6 +340,14 @@ def clear() -> None:
         subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False)
     for path in LEFT:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _authority(one: x509.Certificate) -> bool:
+    """Say whether this certificate may sign others."""
+    try:
+        return bool(one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except x509.ExtensionNotFound:
+        return False
 
 
 def _systemctl(*arguments: str) -> str:

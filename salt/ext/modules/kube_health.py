@@ -62,9 +62,11 @@ def troubles(namespaces: list[str], events: int = 5) -> list[str]:
 
 def nodes() -> dict[str, dict[str, Any]]:
     """
-    Return the nodes: ``{name: {"ready", "conditions", "labels", "machine"}}``, where
-    ``conditions`` are the words of those that are not as they should be and ``machine`` is the
-    machine id (machine-id(5)) of the machine that joined under that name.
+    Return the nodes: ``{name: {"ready", "conditions", "labels", "machine", "version",
+    "cordoned"}}``, where
+    ``conditions`` are the words of those that are not as they should be, ``machine`` is the
+    machine id (machine-id(5)) of the machine that joined under that name and ``version`` what its
+    kubelet reports.
 
     CLI Example:
 
@@ -81,11 +83,14 @@ def nodes() -> dict[str, dict[str, Any]]:
             for kind, each in conditions.items()
             if each["status"] != ("True" if kind == "Ready" else "False")
         ]
+        info = status.get("nodeInfo", {})
         found[one["metadata"]["name"]] = {
             "ready": conditions.get("Ready", {}).get("status") == "True",
             "conditions": bad or ([] if conditions else ["the node has not reported yet"]),
             "labels": one["metadata"].get("labels", {}),
-            "machine": status.get("nodeInfo", {}).get("machineID", ""),
+            "machine": info.get("machineID", ""),
+            "version": info.get("kubeletVersion", ""),
+            "cordoned": bool(one.get("spec", {}).get("unschedulable")),
         }
     return found
 

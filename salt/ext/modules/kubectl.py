@@ -32,11 +32,11 @@ def available() -> bool:
     return KUBECONFIG.exists() and shutil.which(KUBECTL[0]) is not None
 
 
-def run(*arguments: str, stdin: str | None = None) -> str:
+def run(*arguments: str, stdin: str | None = None, seconds: float | None = None) -> str:
     """
     Return what kubectl says with these arguments; ``stdin`` is what ``-f -`` reads.
 
-    Raises CommandExecutionError with its complaint, or if it gives no answer in 60 s.
+    Raises CommandExecutionError with its complaint, or if it gives no answer in ``seconds`` (60).
 
     CLI Example:
 
@@ -44,18 +44,19 @@ def run(*arguments: str, stdin: str | None = None) -> str:
 
         salt f1-master kubectl.run get nodes
     """
+    limit = seconds or SECONDS
     try:
         done = subprocess.run(
             [*KUBECTL, *arguments],
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=limit,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise CommandExecutionError(
-            f"kubectl {arguments[0]}: no answer in {SECONDS} s from the cluster's API"
+            f"kubectl {arguments[0]}: no answer in {limit:g} s from the cluster's API"
         ) from None
     except OSError as error:
         raise CommandExecutionError(f"{KUBECTL[0]}: {error.strerror}") from None

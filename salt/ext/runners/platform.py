@@ -1,14 +1,25 @@
 """The platform as a whole, from the operator's machine: plan, status, logs."""
 
+import json
+import time
 from typing import Any
 
+import knobs
+import lock
+import status as state
 from salt.exceptions import SaltException
 
+__opts__: dict[str, Any]
 __salt__: dict[str, Any]
 __utils__: dict[str, Any]
 
 # What a change found by a plan makes of the exit code.
 DIFFERS = 2
+
+# What a master knows, without Salt's loader: salt/ext/utils/status.py.
+STATUS = ["env", "PYTHONPATH=/opt/salt/lib", "PYTHONDONTWRITEBYTECODE=1", "/usr/bin/python3", "-s"]
+STATUS += ["/srv/f1-vote/salt/ext/utils/status.py"]
+STATUS_SECONDS = 15
 
 
 def plan() -> dict[str, Any]:
@@ -33,28 +44,40 @@ def plan() -> dict[str, Any]:
 
 def status() -> dict[str, Any]:
     """
-    Return machines (from the cloud), nodes and pods (from Kubernetes) and the page's tally.
+    Return how the platform is: machines (asked of the cloud), nodes, app, votes, drift, backup,
+    certificates, locks (asked of the master, once); ``wrong`` says what is not as it should be.
+
+    Shown as a short text, whole with ``--out=json``; the exit code is 1 if something is wrong.
+    What cannot be told is said to be so.
 
     CLI Example:
 
     .. code-block:: bash
 
         salt-run platform.status
+        salt-run --out=json platform.status
     """
+    pillar = knobs.load(__opts__)
+    unknown: dict[str, str] = {}
+    machines = facts = None
     try:
-        tally: Any = __salt__["proof.standing"]()
+        machines = __utils__["ec2.machines"]()
     except SaltException as error:
-        tally = str(error)
-    return {
-        "tally": tally,
-        "machines": __utils__["ec2.machines"](),
-        "cluster": __salt__["master.run"]("k3s kubectl get nodes,pods -A -o wide").splitlines(),
-    }
+        unknown["cloud"] = str(error)
+    try:
+        facts = json.loads(__salt__["master.run"](STATUS, seconds=STATUS_SECONDS))
+    except (SaltException, ValueError) as error:
+        unknown["master"] = str(error)
+    version = pillar["versions"]["k3s"]["version"]
+    data = state.judged(facts, machines, pillar["fleet"], version, time.time(), unknown)
+    data["locks"] = {"operator": lock.show(knobs.state_dir() / "lock"), **data["locks"]}
+    # Salt shows it with this outputter, unless another one is asked for.
+    return {"outputter": "status", "data": {**data, "retcode": 1 if data["wrong"] else 0}}
 
 
 def logs(lines: int = 20) -> dict[str, Any]:
     """
-    Return the last ``lines`` log lines of Salt, K3s and the app.
+    Return the last ``lines`` log lines of Salt, K3s, what repairs drift, and the app.
 
     CLI Example:
 
@@ -62,6 +85,7 @@ def logs(lines: int = 20) -> dict[str, Any]:
 
         salt-run platform.logs lines=50
     """
-    units = {unit: f"journalctl -o cat -n {lines} -u {unit}" for unit in ("salt-master", "k3s")}
+    names = ("salt-master", "k3s", "f1-heal")
+    units = {unit: f"journalctl -o cat -n {lines} -u {unit}" for unit in names}
     units["app"] = f"k3s kubectl -n f1 logs --tail {lines} -l app.kubernetes.io/name=vote"
     return {name: __salt__["master.run"](line).splitlines() for name, line in units.items()}

@@ -17,13 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from salt.exceptions import SaltException
+from salt.utils.state import gen_tag
 
 Result = dict[str, Any]
 
 __opts__: dict[str, Any]
 __salt__: dict[str, Any]
+# Of the state compiler, not of the loader.
+__low__: dict[str, Any]
+__running__: dict[str, Any]
 
 MINE = "k3s_agent_token"
+METRIC = "f1_certificate_expiry_seconds"
 TOKEN = re.compile(r"K10([0-9a-f]{64})::[a-z-]+:\S+")
 PAUSE = 0.5
 
@@ -41,6 +46,108 @@ def secret_present(name: str) -> Result:
     if not path.exists() or not path.read_text(encoding="ascii").strip():
         return _written(path, secrets.token_hex(32), "made")
     return _mode(path)
+
+
+def secret_rotated(name: str) -> Result:
+    """
+    The file ``name`` holds another secret (256 random bits, 0600) than ``<name>.old``, which keeps
+    the one of before until the rotation is over. With both there, it is under way: nothing to do.
+    """
+    path, old = Path(name), Path(f"{name}.old")
+    try:
+        before = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        return _result(name, False, {}, f"there is nothing to rotate ({error.strerror})")
+    if old.exists() and old.read_text(encoding="ascii").strip() != before:
+        return _result(name, True, {}, "a rotation is under way: this is the new one")
+    if __opts__["test"]:
+        return _result(name, None, {name: "would be another"}, "")
+    # In this order: a secret is never lost, and an interrupted rotation knows that it began.
+    _written(old, before, "kept")
+    return _written(path, secrets.token_hex(32), "another")
+
+
+def current(name: str, files: list[str], deadline: float = 180) -> Result:
+    """
+    The process of the unit ``name`` started after ``files`` were written, and it is ready.
+
+    Unlike a watch, it finds out what an interrupted run left undone.
+    """
+    try:
+        since = __salt__["k3s.started"](name)
+        later = [path for path in files if Path(path).exists() and _mtime(path) >= since]
+        if not later:
+            return running(name, deadline)
+        changes = {"state": {"old": "active", "new": "restarted", "cause": later}}
+        if __opts__["test"]:
+            return _result(name, None, changes, "would restart")
+        __salt__["k3s.start"](name, restart=True)
+        __salt__["k3s.wait_ready"](name, deadline=deadline)
+    except SaltException as error:
+        return _result(name, False, {}, str(error))
+    return _result(name, True, changes, "restarted")
+
+
+def certificates_rotated(name: str, before: float | None = None, deadline: float = 180) -> Result:
+    """
+    No certificate of K3s on this machine (but the authorities') was written before ``before``
+    (Unix seconds; none: now). ``name`` is its unit, which is stopped for that and started again.
+
+    As https://docs.k3s.io/cli/certificate says: stop, ``k3s certificate rotate``, start.
+    """
+    try:
+        old = _leaves()
+        due = [each for each in old if before is None or old[each]["written"] < before]
+        if not due:
+            # It may have been interrupted before the start.
+            return running(name, deadline)
+        if __opts__["test"]:
+            return _result(name, None, dict.fromkeys(due, "would be made anew"), "")
+        __salt__["k3s.stop"](name)
+        try:
+            __salt__["k3s.rotate_certificates"]()
+        finally:
+            __salt__["k3s.start"](name)
+        __salt__["k3s.wait_ready"](name, deadline=deadline)
+        new = _leaves()
+    except SaltException as error:
+        return _result(name, False, {}, str(error))
+    changes = {
+        each: {"old": old[each]["serial"], "new": new[each]["serial"]}
+        for each in new
+        if each in old and new[each]["serial"] != old[each]["serial"]
+    }
+    same = [each for each in due if each in new and each not in changes]
+    if same:
+        return _result(name, False, changes, f"K3s did not make these anew: {', '.join(same)}")
+    return _result(name, True, changes, f"{len(changes)} certificates made anew")
+
+
+def certificates_told(name: str) -> Result:
+    """
+    The metrics file ``name`` tells when each certificate of K3s on this machine ends: the metric
+    ``f1_certificate_expiry_seconds`` holds Unix seconds.
+    """
+    lines = [
+        f"# HELP {METRIC} When a certificate of K3s ends, in Unix seconds.",
+        f"# TYPE {METRIC} gauge",
+    ]
+    lines += [
+        f'{METRIC}{{name="{each["name"]}"}} {each["not_after"]}'
+        for each in sorted(__salt__["k3s.certificates"](), key=lambda each: each["name"])
+    ]
+    text = "\n".join(lines) + "\n"
+    path = Path(name)
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return _result(name, True, {}, f"{len(lines) - 2} certificates")
+    if __opts__["test"]:
+        return _result(name, None, {name: "would be written"}, "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.chmod(0o644)
+    new.replace(path)
+    return _result(name, True, {name: "written"}, f"{len(lines) - 2} certificates")
 
 
 def token_from_mine(name: str, master: str, server: str, deadline: float = 120) -> Result:
@@ -130,16 +237,23 @@ def running(name: str, deadline: float = 180) -> Result:
 
 
 def mod_watch(name: str, deadline: float = 180, **kwargs: Any) -> Result:
-    """Restart the unit ``name``: what it reads has changed."""
-    changes = {"state": {"old": "active", "new": "restarted"}}
+    """
+    Restart the unit ``name``: what it reads has changed. ``changes`` and comment name the cause.
+    """
+    # As the state compiler gives them (salt/states/test.py reads them the same way): what is
+    # watched, and what became of it.
+    watched = __low__["__reqs__"].get("watch", [])  # noqa: F821
+    cause = [low["name"] for low in watched if __running__[gen_tag(low)]["changes"]]  # noqa: F821
+    changes = {"state": {"old": "active", "new": "restarted", "cause": cause}}
+    said = f"because of {', '.join(cause)}"
     if __opts__["test"]:
-        return _result(name, None, changes, "would restart")
+        return _result(name, None, changes, f"would restart {said}")
     try:
         __salt__["k3s.start"](name, restart=True)
         __salt__["k3s.wait_ready"](name, deadline=deadline)
     except SaltException as error:
-        return _result(name, False, {}, str(error))
-    return _result(name, True, changes, "restarted")
+        return _result(name, False, {}, f"restarted {said}: {error}")
+    return _result(name, True, changes, f"restarted {said}")
 
 
 def absent(name: str) -> Result:
@@ -155,6 +269,15 @@ def absent(name: str) -> Result:
     if still:
         return _result(name, False, {}, f"could not be removed: {', '.join(still)}")
     return _result(name, True, changes, "removed")
+
+
+def _leaves() -> dict[str, dict[str, Any]]:
+    """Return the certificates of this machine that sign nothing, by name."""
+    return {each["name"]: each for each in __salt__["k3s.certificates"]() if not each["authority"]}
+
+
+def _mtime(path: str) -> float:
+    return Path(path).stat().st_mtime
 
 
 def _problem(token: Any, server: str) -> str:

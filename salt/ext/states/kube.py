@@ -115,21 +115,23 @@ def secret_present(name: str, namespace: str, keys: list[str]) -> Result:
 
 def nodes_pruned(name: str, nodes: list[str], machines: dict[str, str] | None = None) -> Result:
     """
-    The cluster has no node but ``nodes``, and none that another machine left under its name.
+    None of ``nodes`` is of another machine than ``machines`` (machine ids by node) say.
 
-    ``machines`` are machine ids by node, where known: a node that joined with another one is of a
-    machine that was replaced; it goes, with its password, so that the new machine can join.
+    A node that joined with another machine id is of a machine that was replaced; it goes, with its
+    password, so that the new machine can join under its name. Where no id is given nothing is
+    asked. (A node that is of no machine of ``platform.workers`` is emptied first: see
+    ``fleet.shrunk``.)
     """
-    if _only_planned():
-        return _result(name, True, {}, "there is no cluster yet")
-    known = machines or {}
+    known = {node: machine for node, machine in (machines or {}).items() if node in nodes}
+    if _only_planned() or not known:
+        return _result(name, True, {}, "no machine was replaced")
     try:
-        gone = {
-            node: "not in platform.workers" if node not in nodes else "its machine was replaced"
+        gone = [
+            node
             for node, facts in __salt__["kube_health.nodes"]().items()
-            if node not in nodes or (node in known and facts["machine"] != known[node])
-        }
-        changes = {f"Node {node}": {"removed": why} for node, why in gone.items()}
+            if node in known and facts["machine"] != known[node]
+        ]
+        changes = {f"Node {node}": {"removed": "its machine was replaced"} for node in gone}
         if __opts__["test"] and gone:
             return _result(name, None, changes, "would be removed")
         for node in gone:

@@ -16,12 +16,23 @@ __opts__: dict[str, Any]
 __context__: dict[str, Any]
 __utils__: dict[str, Any]
 
+# What the master's timers start, under the name by which it holds the lock. It ends by itself.
+SCHEDULED = ("heal", "cluster.backup")
 
-def alone(name: str) -> Result:
-    """No other walk of the road is under way; none begins before this process ends."""
+
+def alone(
+    name: str, path: str | None = None, who: str | None = None, seconds: float = 600
+) -> Result:
+    """
+    No other walk of the road is under way; none begins before this process ends.
+
+    ``path``: the lock, the operator's if none is given. ``who`` is told to whoever is refused. What
+    the master's timers run is waited for, at most ``seconds``; anything else refuses at once.
+    """
     if not __opts__["test"]:
+        where = path or __utils__["knobs.state_dir"]() / "lock"
         try:
-            __utils__["lock.hold"](__utils__["knobs.state_dir"]() / "lock", name)
+            __utils__["lock.hold"](where, name, who=who, wait_for=SCHEDULED, seconds=seconds)
         except SaltException as error:
             return _result(name, False, {}, str(error))
     return _result(name, True, {}, "")
@@ -43,8 +54,13 @@ def pushed(name: str) -> Result:
 
 
 def orchestrated(name: str, sls: str) -> Result:
-    """The Salt master ran the orchestration ``sls``; its states are this state's changes."""
-    return _run(name, "master.orchestrate", sls=sls, test=bool(__opts__["test"]))
+    """
+    The Salt master ran the orchestration ``sls``; its states are this state's changes.
+
+    It is told who asked (``pillar["asked"]``), for its lock (salt/states/cluster/alone.sls).
+    """
+    asked = {"asked": {"by": __utils__["lock.me"](), "what": sls}}
+    return _run(name, "master.orchestrate", sls=sls, test=bool(__opts__["test"]), pillar=asked)
 
 
 def proved(name: str) -> Result:

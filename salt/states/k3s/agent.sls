@@ -1,6 +1,7 @@
 # K3s's agent: a worker, which joins with the token that the master's mine offers to it alone.
 {%- from 'k3s/map.jinja' import k3s with context %}
 {%- from 'k3s/unit.jinja' import unit %}
+{%- import_yaml 'k3s/hardening.yaml' as hardening %}
 include:
   - k3s.install
 
@@ -13,6 +14,9 @@ include:
         node-label: [f1.vote/role=worker]
         server: {{ k3s.server | json }}
         token-file: /etc/rancher/k3s/token
+{%- for key, value in hardening['every node'].items() %}
+        {{ key }}: {{ value | json }}
+{%- endfor %}
     - require:
       - file: /etc/rancher/k3s
 

@@ -1,5 +1,8 @@
 # The binary and the images that it needs, as locked, and the folders that hold secrets.
 {%- from 'k3s/map.jinja' import k3s with context %}
+include:
+  - base.kernel
+
 /etc/rancher/k3s:
   file.directory:
     - mode: '0700'

@@ -1,38 +1,8 @@
 # Runs on the Salt master: salt-run state.orchestrate orch.cluster
-# One highstate, on all machines at once: the server starts while the workers install, and they
-# join when its token is in the mine; what k8s/ says is applied while they do.
-{%- set fleet = pillar['fleet'] %}
-{%- set minions = [fleet['master']] + fleet['workers'] %}
-minions begin:
-  stage.begin:
-    - name: minions
-    - text: {{ minions | length }} minions answer and have our modules
-
-minions:
-  fleet.ready:
-    - minions: {{ minions | json }}
-
-minions end:
-  stage.end:
-    - name: minions
-    - require:
-      - fleet: minions
-
-highstate begins:
-  stage.begin:
-    - name: highstate
-    - text: K3s's server, its agents, and what k8s/ says
-    - require:
-      - stage: minions end
-
-highstate:
-  fleet.highstate:
-    - minions: {{ minions | json }}
-    - require:
-      - stage: highstate begins
-
-highstate ends:
-  stage.end:
-    - name: highstate
-    - require:
-      - fleet: highstate
+# Each of these is an orchestration of its own; the first failure ends the walk (`failhard`).
+# What leaves goes last: the cluster is sound by then, and k8s/ fits the workers that stay.
+include:
+  - cluster.minions
+  - cluster.upgrade
+  - cluster.highstate
+  - cluster.shrink

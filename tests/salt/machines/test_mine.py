@@ -3,8 +3,8 @@
 import hashlib
 import ssl
 import subprocess
-import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from .conftest import Fleet, holders
 
 SECRET = "s3cr3t-0f-the-cluster"
 SERVER, WORKER = "f1-master", "f1-worker-1"
@@ -38,18 +38,15 @@ fleet:
 
 
 class Cluster:
-    """The fleet of the test: its Salt commands, its files, and a server that shows a CA."""
+    """The fleet of the test, and a server that shows a CA."""
 
-    def __init__(
-        self, master: Any, minions: list[Any], folder: Path, ca: Path, server: str
-    ) -> None:
-        self.master = master
-        self.roots = [Path(each.config["root_dir"]) for each in (master, *minions)]
-        self.cli = master.salt_cli(timeout=60)
-        self.folder = folder
+    def __init__(self, fleet: Fleet, ca: Path, server: str) -> None:
+        self.fleet = fleet
+        self.cli = fleet.cli
+        self.folder = fleet.folder
         self.ca = ca.read_bytes()
         self.server = server
-        self.agent_token = folder / "agent-token"
+        self.agent_token = fleet.folder / "agent-token"
         # Brings our modules to the minions: nothing of what follows works without.
         self.first = self.orchestrate(READY)
 
@@ -67,15 +64,10 @@ class Cluster:
         return self.apply(minion, "join", text), path
 
     def orchestrate(self, text: str) -> dict[str, Any]:
-        """Return the result of the only state of the orchestration ``text``."""
-        (self.folder / "states" / "orchestration.sls").write_text(text)
-        said = self.master.salt_run_cli(timeout=120).run("state.orchestrate", "orchestration")
-        (states,) = said.data["data"].values()
-        (result,) = states.values()
-        return dict(result)
+        return self.fleet.orchestrate(text)
 
     def apply(self, minion: str, name: str, text: str) -> dict[str, Any]:
-        (self.folder / "states" / f"{name}.sls").write_text(text)
+        self.fleet.sls(name, text)
         said = self.cli.run("state.apply", name, minion_tgt=minion)
         assert isinstance(said.data, dict), said
         assert SECRET not in said.stdout
@@ -114,13 +106,6 @@ def k3s_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     server.shutdown()
 
 
-@pytest.fixture(scope="session")
-def salt_factories_config() -> Iterator[dict[str, Any]]:
-    # Not pytest's folder: the names of Salt's sockets must stay below 108 characters.
-    with tempfile.TemporaryDirectory(prefix="f1-") as folder:
-        yield {"code_dir": None, "root_dir": folder}
-
-
 @pytest.fixture(scope="module")
 def cluster(
     salt_factories: Any,
@@ -128,37 +113,21 @@ def cluster(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cluster]:
     url, ca = k3s_server
-    folder = tmp_path_factory.mktemp("fleet")
-    modules = folder / "states" / "_modules"
-    modules.mkdir(parents=True)
-    ours = (ROOT / "salt" / "ext" / "modules" / "k3s.py").read_text()
-    path = '"/var/lib/rancher/k3s/server/agent-token"'
-    assert path in ours
-    (modules / "k3s.py").write_text(ours.replace(path, f'"{folder}/agent-token"'))
-    (folder / "pillar").mkdir()
-    (folder / "pillar" / "site.sls").write_text("platform: {workers: {count: 1}}\n")
-    ext = ROOT / "salt" / "ext"
-    master = salt_factories.salt_master_daemon(
-        "f1-salt-master",
-        overrides={
-            "interface": "127.0.0.1",
-            "file_roots": {"base": [str(folder / "states"), str(ROOT / "salt" / "states")]},
-            "pillar_roots": {"base": [str(folder / "pillar"), str(ROOT / "salt" / "pillar")]},
-            "module_dirs": [str(ext / "modules")],
-            "states_dirs": [str(ext / "states")],
-            "utils_dirs": [str(ext / "utils")],
-            "fileserver_list_cache_time": 0,
-        },
-    )
-    settings = {"autoload_dynamic_modules": False, "mine_enabled": True}
+    folder = tmp_path_factory.mktemp("mine")
     forged = {"grains": {"id": WORKER, "host": WORKER, "nodename": WORKER, "role": "agent"}}
-    minions = [
-        master.salt_minion_daemon(SERVER, overrides=settings),
-        master.salt_minion_daemon(WORKER, overrides=settings),
-        master.salt_minion_daemon(INTRUDER, overrides={**settings, **forged}),
-    ]
-    with master.started(), minions[0].started(), minions[1].started(), minions[2].started():
-        yield Cluster(master, minions, folder, ca, url)
+    fleet = Fleet(
+        salt_factories,
+        folder,
+        {SERVER: {}, WORKER: {}, INTRUDER: forged},
+        {
+            "modules/k3s.py": {
+                '"/var/lib/rancher/k3s/server/agent-token"': f'"{folder}/agent-token"'
+            }
+        },
+        {"workers": {"count": 1}},
+    )
+    with fleet.running():
+        yield Cluster(fleet, ca, url)
 
 
 def test_fleet_ready_syncs_once_then_changes_nothing(cluster: Cluster) -> None:
@@ -219,19 +188,46 @@ def test_a_token_of_another_cluster_is_stale(cluster: Cluster) -> None:
     assert "stale" in said["comment"]
 
 
+def test_an_empty_value_is_no_token(cluster: Cluster) -> None:
+    offer = ["mine.send", "k3s_agent_token", "", "mine_function=test.echo"]
+    cluster.cli.run(*offer, f"allow_tgt={WORKER}", "allow_tgt_type=list", minion_tgt=SERVER)
+    said, path = cluster.join(WORKER)
+    before = path.read_text() if path.exists() else None
+    assert said["result"] is False
+    assert "offers nothing" in said["comment"]
+    assert (path.read_text() if path.exists() else None) == before, "what it had is kept"
+
+
+def test_what_the_intruder_offers_is_asked_by_nobody(cluster: Cluster) -> None:
+    evil = cluster.token().replace(SECRET, "evil")
+    offer = ["mine.send", "k3s_agent_token", evil, "mine_function=test.echo"]
+    cluster.cli.run(*offer, minion_tgt=INTRUDER)
+    assert cluster.cli.run("mine.get", INTRUDER, "k3s_agent_token", minion_tgt=WORKER).data
+    cluster.offer(cluster.token())
+    said, path = cluster.join(WORKER, deadline=20)
+    assert said["result"] is True
+    assert path.read_text().strip() == cluster.token()
+
+
+def test_a_worker_that_left_the_fleet_is_offered_nothing_more(cluster: Cluster) -> None:
+    cluster.offer(cluster.token())
+    assert cluster.join(WORKER, deadline=20)[0]["result"] is True
+    cluster.fleet.site(workers={"count": 0})
+    try:
+        assert cluster.offer(cluster.token())["result"] is True
+        raw = {WORKER: {"not yet": True}}
+        end = time.monotonic() + 20
+        # What is sent to the mine is stored a little later.
+        while raw and time.monotonic() < end:
+            raw = cluster.cli.run("mine.get", SERVER, "k3s_agent_token", minion_tgt=WORKER).data
+        assert raw == {}
+        assert cluster.join(WORKER)[0]["result"] is False
+    finally:
+        cluster.fleet.site(workers={"count": 1})
+
+
 def test_no_secret_in_any_cache_but_the_mine(cluster: Cluster) -> None:
     cluster.offer(cluster.token())
     cluster.join(WORKER, deadline=20)
-    holders = {
-        path.relative_to(root)
-        for root in cluster.roots
-        for path in root.rglob("*")
-        if path.is_file() and _holds_secret(path)
-    }
-    assert holders == {Path("cache/mine") / f"{SERVER}.p"}
-
-
-def _holds_secret(path: Path) -> bool:
-    """Say whether the secret is in ``path``; the plugin of the tests logs every event, as debug."""
-    lines = path.read_bytes().splitlines()
-    return any(SECRET.encode() in line and b"pytest_engine" not in line for line in lines)
+    found = holders(cluster.fleet.roots, SECRET)
+    assert found == {Path("cache/mine") / f"{SERVER}.p"}

@@ -17,11 +17,17 @@ from .conftest import DIGEST, STATES, Make, Tree, arguments
 
 # Those of the operator's machine, which the tests of their authors render.
 OPERATORS = {"orch/up", "orch/check", "orch/network", "orch/artifacts", "orch/machines"}
-OPERATORS |= {"orch/handover", "orch/proof", "orch/down"}
+OPERATORS |= {"orch/handover", "orch/proof", "orch/down", "orch/rotate_token"}
 
 ROLES = {
     "top": {"server", "agent"},
     "base/init": {"server", "agent"},
+    "base/packages": {"server", "agent"},
+    "base/kernel": {"server", "agent"},
+    "base/time": {"server", "agent"},
+    "base/journal": {"server", "agent"},
+    "base/upgrades": {"server", "agent"},
+    "base/ssh": {"server", "agent"},
     "base/absent": {"server", "agent"},
     "egress/init": {"server"},
     "egress/absent": {"server"},
@@ -32,8 +38,19 @@ ROLES = {
     "platform/init": {"server"},
     "platform/absent": {"server"},
     "orch/cluster": {"server"},
+    "cluster/minions": {"server"},
+    "cluster/upgrade": {"server"},
+    "cluster/highstate": {"server"},
+    "cluster/shrink": {"server"},
+    "cluster/rotate_token": {"server"},
+    "cluster/rotate_certificates": {"server"},
+    "cluster/token_server": {"server"},
+    "cluster/token_agent": {"agent"},
+    "cluster/certificates": {"server", "agent"},
 }
 IDS = {"server": "f1-master", "agent": "f1-worker-1"}
+HARDENING = yaml.safe_load((STATES / "k3s" / "hardening.yaml").read_text())
+SERVER = "/var/lib/rancher/k3s/server"
 MIRRORS = {"docker.io": {"endpoint": ["http://10.20.0.5:5000"]}}
 
 CASES: list[dict[str, Any]] = [
@@ -210,6 +227,8 @@ def test_server_configuration(tree: Make) -> None:
         "write-kubeconfig-mode": "600",
         "agent-token-file": "/etc/rancher/k3s/agent-token",
         "disable": ["traefik", "servicelb", "metrics-server"],
+        **HARDENING["every node"],
+        **HARDENING["server"],
     }
 
 
@@ -222,6 +241,7 @@ def test_agent_configuration(tree: Make) -> None:
         "node-label": ["f1.vote/role=worker"],
         "server": "https://10.20.1.10:6443",
         "token-file": "/etc/rancher/k3s/token",
+        **HARDENING["every node"],
     }
 
 
@@ -244,11 +264,112 @@ def test_k3s_restarts_when_what_it_reads_changes(unit: str, sls: str, tree: Make
         "/etc/rancher/k3s/registries.yaml",
         f"/etc/systemd/system/{unit}.service",
         f"/etc/rancher/k3s/{secret}",
+        *([f"{SERVER}/audit.yaml", f"{SERVER}/psa.yaml"] if unit == "k3s" else []),
     ]
+    # The kubelet does not start over another kernel.
+    required = arguments(data, unit, "k3s.running")["require"]
+    assert {"machine": "/etc/sysctl.d/90-kubelet.conf"} in required
     text = arguments(data, f"/etc/systemd/system/{unit}.service", "file.managed")["contents"]
     for line in ("Type=notify", "KillMode=process", "Delegate=yes", "Restart=always"):
         assert f"\n{line}\n" in text
     assert f"\nExecStart=/usr/local/bin/k3s {sls.removeprefix('k3s/')}\n" in text
+
+
+def test_what_the_server_is_told_of_is_there_before_it(tree: Make) -> None:
+    """Every file that its arguments name is written by a state; folders are root's alone."""
+    data = tree().render("k3s/server.sls")
+    config = arguments(data, "/etc/rancher/k3s/config.yaml", "file.serialize")
+    assert {"file": f"{SERVER}/logs"} in config["require"]
+    named = [arg.split("=")[1] for arg in config["dataset"]["kube-apiserver-arg"] if "=/" in arg]
+    assert named == [f"{SERVER}/psa.yaml", f"{SERVER}/audit.yaml", f"{SERVER}/logs/audit.log"]
+    for name in ("audit.yaml", "psa.yaml", "manifests/f1-accounts.yaml"):
+        given = arguments(data, f"{SERVER}/{name}", "file.managed")
+        assert given["mode"] == "0600"
+        assert (STATES / given["source"].removeprefix("salt://")).exists()
+    for folder in ("", "/db", "/logs", "/manifests"):
+        given = arguments(data, f"{SERVER}{folder}", "file.directory")
+        assert given["mode"] == "0700"
+
+
+def test_admission_is_restricted_and_exemptions_are_named() -> None:
+    plugins = yaml.safe_load((STATES / "k3s/files/psa.yaml").read_text())["plugins"]
+    pods, events = (plugin["configuration"] for plugin in plugins)
+    assert {pods["defaults"][key] for key in ("enforce", "audit", "warn")} == {"restricted"}
+    assert pods["exemptions"] == {
+        "usernames": [],
+        "runtimeClasses": [],
+        "namespaces": ["kube-system"],
+    }
+    assert events["limits"]
+    enabled = HARDENING["server"]["kube-apiserver-arg"][0].split("=")[1].split(",")
+    assert set(enabled) == {"NodeRestriction", "EventRateLimit", "DenyServiceExternalIPs"}
+
+
+def test_the_audit_log_holds_who_and_never_what() -> None:
+    policy = yaml.safe_load((STATES / "k3s/files/audit.yaml").read_text())
+    levels = [rule["level"] for rule in policy["rules"]]
+    assert set(levels) == {"None", "Metadata"}
+    assert levels[-1] == "Metadata"
+    secrets = [
+        number
+        for number, rule in enumerate(policy["rules"])
+        if any("secrets" in each["resources"] for each in rule.get("resources", []))
+    ]
+    reads = [n for n, rule in enumerate(policy["rules"]) if "get" in rule.get("verbs", [])]
+    # The first rule that matches counts.
+    assert secrets < reads
+    assert policy["rules"][secrets[0]]["level"] == "Metadata"
+
+
+def test_base_and_its_reverse_name_the_same_files(tree: Make) -> None:
+    made = tree()
+    parts = [part.replace(".", "/") for part in made.render("base/init.sls")["include"]]
+    written = [
+        name
+        for part in parts
+        for name, function, _ in every(made.render(f"{part}.sls"))
+        if function in ("file.managed", "machine.kernel")
+    ]
+    gone = [name for name, fn, _ in every(made.render("base/absent.sls")) if fn == "file.absent"]
+    assert len(written) == 6
+    assert sorted(gone) == sorted(written)
+
+
+def test_only_debians_security_comes_by_itself(tree: Make) -> None:
+    data = tree().render("base/upgrades.sls")
+    text = arguments(data, "/etc/apt/apt.conf.d/60f1-unattended-upgrades", "file.managed")
+    assert "#clear Unattended-Upgrade::Origins-Pattern;" in text["contents"]
+    origins = [line for line in text["contents"].splitlines() if "origin=" in line]
+    assert len(origins) == 1
+    assert "label=Debian-Security" in origins[0]
+    assert 'Automatic-Reboot "false"' in text["contents"]
+
+
+@pytest.mark.parametrize(
+    ("minion", "time"),
+    [("f1-master", "23:40"), ("f1-worker-1", "23:55"), ("f1-worker-2", "00:10")],
+)
+def test_machines_boot_one_after_another(minion: str, time: str, tree: Make) -> None:
+    made = tree(minion, maintenance={"reboot": True, "window": "23:40"})
+    data = made.render("base/upgrades.sls")
+    text = arguments(data, "/etc/apt/apt.conf.d/60f1-unattended-upgrades", "file.managed")
+    assert 'Automatic-Reboot "true"' in text["contents"]
+    assert f'Automatic-Reboot-Time "{time}"' in text["contents"]
+
+
+def test_sshd_takes_keys_only_and_is_tested_before_it_reads_them(tree: Make) -> None:
+    data = tree().render("base/ssh.sls")
+    drop_in = arguments(data, "/etc/ssh/sshd_config.d/10-f1.conf", "file.managed")
+    assert drop_in["check_cmd"] == "/usr/sbin/sshd -t -f"
+    lines = [line for line in drop_in["contents"].splitlines() if not line.startswith("#")]
+    said = dict(line.split(maxsplit=1) for line in lines)
+    for option in ("PasswordAuthentication", "KbdInteractiveAuthentication", "PermitRootLogin"):
+        assert said[option] == "no"
+    # The operator's key is of this kind (ssh.py), and so is the host key it is pinned to.
+    assert "ssh-ed25519" in said["PubkeyAcceptedAlgorithms"].split(",")
+    assert said["HostKey"].endswith("ed25519_key")
+    assert "AllowUsers" not in said
+    assert arguments(data, "ssh", "service.running")["reload"] is True
 
 
 def test_mirrors_and_locked_artifacts(tree: Make) -> None:
@@ -310,10 +431,76 @@ def test_the_overlay_has_the_values_of_the_pillar(tree: Make, tmp_path: Path) ->
 
 
 def test_orchestration_asks_for_every_minion_by_id(tree: Make) -> None:
-    data = tree(workers=3).render("orch/cluster.sls")
+    made = tree(workers=3)
     wanted = ["f1-master", "f1-worker-1", "f1-worker-2", "f1-worker-3"]
-    assert arguments(data, "minions", "fleet.ready")["minions"] == wanted
-    assert arguments(data, "highstate", "fleet.highstate")["minions"] == wanted
+    ready = arguments(made.render("cluster/minions.sls"), "minions", "fleet.ready")
+    highstate = arguments(made.render("cluster/highstate.sls"), "highstate", "fleet.highstate")
+    assert ready["minions"] == highstate["minions"] == wanted
+
+
+def test_no_version_is_changed_by_a_highstate_of_all(tree: Make) -> None:
+    """The upgrade, one node at a time, goes before it; a failure ends the walk."""
+    made = tree()
+    order = made.render("orch/cluster.sls")["include"]
+    assert order == ["cluster.minions", "cluster.upgrade", "cluster.highstate", "cluster.shrink"]
+    for sls, name, function in (
+        ("minions", "minions", "fleet.ready"),
+        ("upgrade", "upgrade", "cluster.upgraded"),
+        ("highstate", "highstate", "fleet.highstate"),
+        ("shrink", "surplus workers", "fleet.shrunk"),
+    ):
+        data = made.render(f"cluster/{sls}.sls")
+        assert arguments(data, name, function)["failhard"] is True
+
+
+def test_the_upgrade_wants_the_lock_and_asks_as_a_voter(tree: Make) -> None:
+    made = tree(domain="vote.example.net")
+    data = arguments(made.render("cluster/upgrade.sls"), "upgrade", "cluster.upgraded")
+    assert data["version"] == made.pillar["versions"]["k3s"]["version"]
+    assert (data["master"], data["workers"]) == ("f1-master", ["f1-worker-1", "f1-worker-2"])
+    assert data["app"] == {"url": "https://10.20.1.10/readyz", "host": "vote.example.net"}
+    assert (data["drain"], data["backup_required"], data["without_backup"]) == (False,) * 3
+
+
+def test_shrinking_knows_the_machines_only_if_told(tree: Make) -> None:
+    made = tree(workers=1)
+    given = arguments(made.render("cluster/shrink.sls"), "surplus workers", "fleet.shrunk")
+    assert (given["workers"], given["deadline"]) == (["f1-worker-1"], 120)
+    orphans = arguments(made.render("cluster/shrink.sls"), "orphans", "fleet.accounted")
+    assert orphans["machines"] is None
+    made.given(machines={"f1-master": {}, "f1-worker-1": {}})
+    told = arguments(made.render("cluster/shrink.sls"), "orphans", "fleet.accounted")
+    assert told["machines"] == ["f1-master", "f1-worker-1"]
+
+
+@pytest.mark.parametrize(
+    ("minion", "sls", "unit", "secret"),
+    [
+        ("f1-master", "token_server", "k3s", "/etc/rancher/k3s/agent-token"),
+        ("f1-worker-1", "token_agent", "k3s-agent", "/etc/rancher/k3s/token"),
+    ],
+)
+def test_a_rotation_of_the_token_touches_nothing_else(
+    minion: str, sls: str, unit: str, secret: str, tree: Make
+) -> None:
+    """It may run while the lock holds another version: no binary, no configuration."""
+    data = tree(minion).render(f"cluster/{sls}.sls")
+    assert {function for _, function, _ in every(data)} <= {
+        "k3s.secret_rotated",
+        "k3s.current",
+        "k3s.token_from_mine",
+        "k3s.token_offered",
+    }
+    assert arguments(data, unit, "k3s.current")["files"] == [secret]
+
+
+@pytest.mark.parametrize(("minion", "unit"), [("f1-master", "k3s"), ("f1-worker-1", "k3s-agent")])
+def test_certificates_are_those_of_this_machines_unit(minion: str, unit: str, tree: Make) -> None:
+    made = tree(minion)
+    assert unit in made.render("cluster/certificates.sls")
+    made.given(rotation={"began": 12.5})
+    data = made.render("cluster/certificates.sls")
+    assert arguments(data, unit, "k3s.certificates_rotated") == {"before": 12.5}
 
 
 @pytest.mark.parametrize("role", IDS)

@@ -1,6 +1,7 @@
 """What is asked before a build, and what is there after one."""
 
 from collections import namedtuple
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from lab import build
 from lab.build import everything, toolchain
+from lab.build.families import OLDER, Family
 from lab.build.progress import Progress
 
 Usage = namedtuple("Usage", "total used free")
@@ -21,7 +23,7 @@ def test_too_small_a_disk_is_told_before(monkeypatch: pytest.MonkeyPatch, cache_
     assert "F1_CACHE" in problem
     with pytest.raises(build.BuildError, match="nothing was built"):
         build.build()
-    assert list(cache_root.iterdir()) == []
+    assert list(cache_root.glob("*")) == []
 
 
 def test_manifest_of_an_empty_cache_says_what_to_run(monkeypatch: pytest.MonkeyPatch):
@@ -31,23 +33,58 @@ def test_manifest_of_an_empty_cache_says_what_to_run(monkeypatch: pytest.MonkeyP
         build.manifest()
 
 
-def test_manifest_of_a_cache(monkeypatch: pytest.MonkeyPatch):
-    """Programs and root file systems stand there; images and folders are made of them."""
-    go = toolchain.Go(Path("go"), "go1.26.8")
-    monkeypatch.setattr(toolchain, "installed", lambda: go)
-    for family in everything.FAMILIES:
+def fill(families: Iterable[Family], go: toolchain.Go) -> None:
+    """Put programs where the build would, each with its family's version for content."""
+    for family in families:
         folder = everything.compile.place(family, go)
         folder.mkdir(parents=True)
         for name in family.programs:
-            (folder / name).write_text(name)
+            (folder / name).write_text(f"{name} {family.version}")
         everything.cache.write_sums(folder)
+
+
+@pytest.fixture
+def go(monkeypatch: pytest.MonkeyPatch) -> toolchain.Go:
+    go = toolchain.Go(Path("go"), "go1.26.8")
+    monkeypatch.setattr(toolchain, "installed", lambda: go)
+    return go
+
+
+def test_older_kubernetes_lies_beside_the_current(go: toolchain.Go, cache_root: Path):
+    old = OLDER["v1.36.2"]
+    shared = [f for f in everything.FAMILIES if f.name in ("kine", "netagent")]
+    fill([old, *shared], go)
+    folder = build.kubernetes("v1.36.2")
+    assert {path.name for path in folder.iterdir()} == {*old.programs, "kine", "netagent"}
+    assert (folder / "kubelet").read_text() == "kubelet v1.36.2"
+    assert folder.parent == cache_root / "k3s"
+
+
+def test_older_kubernetes_needs_no_image_and_little_disk(
+    go: toolchain.Go, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0, 0, 3_000_000_000))
+    with pytest.raises(build.BuildError, match="nothing was built") as raised:
+        build.kubernetes("v1.36.2")
+    (problem,) = str(raised.value).splitlines()[1:]
+    assert problem.startswith("disk: ")
+
+
+def test_unpinned_kubernetes_is_refused():
+    with pytest.raises(build.BuildError, match=r"v1\.2\.3: not pinned here; there is v1\.36\.2"):
+        build.kubernetes("v1.2.3")
+
+
+def test_manifest_of_a_cache(go: toolchain.Go):
+    """Programs and root file systems stand there; images and folders are made of them."""
+    fill(everything.FAMILIES, go)
     for system in everything.ROOTFS:
         folder = everything.rootfs.place(system)
         folder.mkdir(parents=True)
         for name in ("layer.tar", *(Path(kept).name for kept in system.kept)):
             (folder / name).write_text(system.name)
     made = build.manifest()
-    assert made.binary("kubernetes", "kubelet").read_text() == "kubelet"
+    assert made.binary("kubernetes", "kubelet").read_text().startswith("kubelet v1.36.")
     with pytest.raises(KeyError):
         made.binary("kubernetes", "kubectl-who-can")
     assert {path.name for path in made.k3s_bin_dir().iterdir()} == {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.build import compile
-from lab.build.families import FAMILIES, MODULES, Family
+from lab.build.families import FAMILIES, MODULES, OLDER, Family
 from lab.build.toolchain import Go
 
 GO = Go(Path("/nowhere/go"), "go1.26.8")
@@ -82,6 +82,20 @@ def test_key_knows_no_place(family: Family, tmp_path: Path):
     assert compile.key(replace(family, folder=moved), GO) == before
 
 
+def test_other_modfile_is_another_family(family: Family):
+    text = (family.path / "go.mod").read_text().replace("v1.2.3", "v1.2.2")
+    (family.path / "old.mod").write_text(text)
+    (family.path / "old.sum").write_text("example.com/a v1.2.2 h1:y\n")
+    old = replace(family, modfile="old.mod")
+    assert (old.version, family.version) == ("v1.2.2", "v1.2.3")
+    keys = {compile.key(family, GO), compile.key(old, GO)}
+    append("old.sum")(family.path)
+    keys.add(compile.key(old, GO))
+    assert len(keys) == 3
+    append("main.go")(family.path)  # the sources are the same for both
+    assert not keys & {compile.key(family, GO), compile.key(old, GO)}
+
+
 def test_version_is_what_go_mod_requires(family: Family):
     stamped = replace(family, stamps=("main.v={version}", "main.minor={minor}"))
     assert family.version == "v1.2.3"
@@ -110,3 +124,29 @@ def test_kubernetes_libraries_have_one_version():
     (version,) = replaced
     kubernetes = next(family for family in FAMILIES if family.name == "kubernetes")
     assert kubernetes.version == version.replace("v0.", "v1.")
+
+
+def test_older_kubernetes_differs_in_versions_only():
+    current = next(family for family in FAMILIES if family.name == "kubernetes")
+    for version, old in OLDER.items():
+        assert old.version == version
+        assert (old.programs, old.path, old.target) == (
+            current.programs,
+            current.path,
+            current.target,
+        )
+        assert f"gitVersion={version}" in old.ldflags
+        assert old.name not in {family.name for family in FAMILIES}
+        old_lines, new_lines = (
+            [re.sub(r" v\d\S*", "", line) for line in family.mod.read_text().splitlines()]
+            for family in (old, current)
+        )
+        assert old_lines == new_lines
+        assert current.version not in old.mod.read_text()
+        assert current.version not in old.mod.with_suffix(".sum").read_text()
+
+
+def test_an_upgrade_goes_one_patch_version():
+    current = next(family for family in FAMILIES if family.name == "kubernetes")
+    major, minor, patch = current.version.lstrip("v").split(".")
+    assert f"v{major}.{minor}.{int(patch) - 1}" in OLDER

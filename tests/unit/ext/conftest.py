@@ -26,12 +26,29 @@ class Wired:
         monkeypatch.setattr(kubectl, "KUBECTL", (sys.executable, str(fake)))
         monkeypatch.setattr(kubectl, "KUBECONFIG", folder / "objects.json")
         self.kubectl = kubectl
-        for module in (kubectl, load_ext("modules/kube.py"), load_ext("modules/kube_health.py")):
+        others = ("kube", "kube_health", "node")
+        for module in (kubectl, *(load_ext(f"modules/{name}.py") for name in others)):
             module.__dict__["__salt__"] = self.salt
             self.salt |= _functions(module)
         states = load_ext("states/kube.py")
         states.__dict__.update(__salt__=self.salt, __opts__=self.opts, PAUSE=0)
         self.states = _functions(states)
+
+    def orchestration(self, *names: str) -> list[ModuleType]:
+        """Load these state modules as an orchestration on the master would; return them."""
+        self.context: dict[str, Any] = {}
+        self.drawn: list[str] = []
+        utils = {
+            "events.begin": lambda stage, text="": self.drawn.append(f"{stage}: {text}"),
+            "events.end": lambda stage, text="": self.drawn.append(f"{stage} done"),
+        }
+        modules = [load_ext(f"states/{name}.py") for name in names]
+        for module in modules:
+            module.__dict__.update(
+                __salt__=self.salt, __opts__=self.opts, __utils__=utils, __context__=self.context
+            )
+            self.states |= _functions(module)
+        return modules
 
     @property
     def objects(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A stand-in for ``k3s kubectl``: objects in a JSON file, server-side apply as a p
 
 Knows just what salt/ext/modules uses. ``F1_FAKE`` names a folder: ``objects.json`` (the cluster),
 ``calls`` (each argument list, one JSON line), ``refuse`` (kinds that apply refuses, one a line).
+A drain evicts pods as PodDisruptionBudgets allow; those named in ``stuck`` never end.
 """
 
 import copy
@@ -53,6 +54,42 @@ def apply(store: dict[str, Any], items: list[dict[str, Any]], dry: bool) -> None
     print(json.dumps({"kind": "List", "items": shown}))
 
 
+def drain(store: dict[str, Any], node: str) -> None:
+    """Evict what budgets allow; complain of the rest as kubectl does when its time is over."""
+    stuck = (FOLDER / "stuck").read_text().split() if (FOLDER / "stuck").exists() else []
+    left = []
+    for name, pod in list(store.items()):
+        if pod["kind"] != "Pod" or pod["spec"].get("nodeName") != node:
+            continue
+        if pod["metadata"].get("ownerReferences", [{}])[0].get("kind") == "DaemonSet":
+            continue
+        space = pod["metadata"]["namespace"]
+        budgets = [
+            one
+            for one in store.values()
+            if one["kind"] == "PodDisruptionBudget"
+            and one["metadata"]["namespace"] == space
+            and one["spec"]["selector"]["matchLabels"].items()
+            <= pod["metadata"].get("labels", {}).items()
+        ]
+        if any(one["status"]["disruptionsAllowed"] == 0 for one in budgets):
+            left.append(pod["metadata"]["name"])
+        elif pod["metadata"]["name"] in stuck:
+            pod["metadata"]["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+            left.append(pod["metadata"]["name"])
+        else:
+            for one in budgets:
+                one["status"]["disruptionsAllowed"] -= 1
+            del store[name]
+    STORE.write_text(json.dumps(store))
+    if left:
+        sys.exit(
+            f"error when evicting pods/{left[0]!r} (will retry after 5s): Cannot evict pod as it "
+            f"would violate the pod's disruption budget.\nerror: unable to drain node {node!r} due "
+            f"to error: [error when waiting for pod: global timeout reached: 1s], continuing"
+        )
+
+
 def main(words: list[str]) -> None:
     with (FOLDER / "calls").open("a") as file:
         file.write(json.dumps(words) + "\n")
@@ -71,11 +108,20 @@ def main(words: list[str]) -> None:
             print(json.dumps(found[0]))
         elif found:
             print(json.dumps({"kind": "List", "items": found}))
+    elif words[0] in ("cordon", "uncordon", "drain"):
+        if f"Node /{words[1]}" not in store:
+            sys.exit(f'Error from server (NotFound): nodes "{words[1]}" not found')
+        store[f"Node /{words[1]}"].setdefault("spec", {})["unschedulable"] = words[0] != "uncordon"
+        if words[0] == "drain":
+            drain(store, words[1])
+    elif words[0] == "get" and words[1] == "deployment":
+        found_one = store.get(f"Deployment {words[3]}/{words[4]}")
+        print(f"deployment.apps/{words[4]}" if found_one else "")
     elif words[0] == "get" and words[1] == "secret":
         found_one = store.get(f"Secret {words[4]}/{words[2]}")
         print(json.dumps(found_one) if found_one else "")
     elif words[0] == "get":
-        kinds = {kind.rstrip("s") for kind in words[1].split(",")}
+        kinds = {kind.removesuffix("s") for kind in words[1].split(",")}
         items = [one for one in store.values() if one["kind"].lower() in kinds]
         print(json.dumps({"kind": "List", "items": items}))
     elif words[0] == "delete" and given:

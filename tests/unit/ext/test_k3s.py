@@ -1,9 +1,14 @@
 """K3s's unit, secrets and artifacts on a machine; systemd is a script here."""
 
+import base64
+import datetime
 import hashlib
 import os
+import ssl
 import stat
+import subprocess
 import threading
+import time
 import types
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,7 +17,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from salt.exceptions import CommandExecutionError
+from salt.utils.state import gen_tag
 
 from tests.conftest import load_ext
 
@@ -23,7 +32,7 @@ SYSTEMCTL = """#!/bin/sh
 echo "$*" >> "$F1_FAKE/calls"
 case "$1" in
   show) cat "$F1_FAKE/unit" ;;
-  start|restart|enable)
+  start|restart|stop|enable)
     [ -e "$F1_FAKE/unit.$1" ] && cp "$F1_FAKE/unit.$1" "$F1_FAKE/unit" ;;
 esac
 exit 0
@@ -44,6 +53,17 @@ class Machine:
         self.opts: dict[str, Any] = {"test": False, "id": "f1-worker-1"}
         salt = {f"k3s.{name}": getattr(self.module, name) for name in dir(self.module)}
         self.states.__dict__.update(__salt__=salt, __opts__=self.opts)
+
+    def watched(self, **changes: bool) -> None:
+        """What the state compiler tells mod_watch: what is watched, and what of it has changes."""
+        lows = [
+            {"state": "file", "__id__": name, "name": f"/etc/{name}", "fun": "managed"}
+            for name in changes
+        ]
+        running = {
+            gen_tag(low): {"changes": {"x": 1} if changes[low["__id__"]] else {}} for low in lows
+        }
+        self.states.__dict__.update(__low__={"__reqs__": {"watch": lows}}, __running__=running)
 
     def unit(self, active: str, enabled: str = "enabled", after: str = "", **more: str) -> None:
         """What `systemctl show` says; ``after``: of which verb only."""
@@ -91,16 +111,30 @@ def test_a_running_unit_is_left_alone(machine: Machine) -> None:
 
 def test_a_change_restarts(machine: Machine) -> None:
     machine.unit("active")
+    machine.watched(config=True, token=False, audit=True)
     said = machine.states.mod_watch("k3s", sfun="running")
     assert said["result"] is True
     assert machine.calls()[-1] == "restart --no-block k3s.service"
+    assert said["changes"]["state"]["cause"] == ["/etc/config", "/etc/audit"]
+    assert said["comment"] == "restarted because of /etc/config, /etc/audit"
+
+
+def test_a_restart_that_fails_names_its_cause_too(machine: Machine) -> None:
+    machine.unit("active")
+    machine.unit("activating", after="restart")
+    machine.watched(config=True)
+    said = machine.states.mod_watch("k3s", deadline=0)
+    assert said["result"] is False
+    assert said["comment"].startswith("restarted because of /etc/config: k3s.service is not ready")
 
 
 def test_a_plan_starts_nothing(machine: Machine) -> None:
     machine.opts["test"] = True
     machine.unit("inactive", enabled="disabled")
+    machine.watched(config=True)
     assert machine.states.running("k3s")["result"] is None
-    assert machine.states.mod_watch("k3s")["result"] is None
+    said = machine.states.mod_watch("k3s")
+    assert (said["result"], said["comment"]) == (None, "would restart because of /etc/config")
     assert machine.calls() == []
 
 
@@ -307,3 +341,245 @@ def test_a_disk_that_cannot_be_written_is_said_at_once(
     assert said["result"] is False
     assert "No such file or directory" in said["comment"]
     assert artifact.time.now == 0
+
+
+def test_a_secret_is_rotated_once_until_the_rotation_is_over(
+    machine: Machine, tmp_path: Path
+) -> None:
+    path, old = tmp_path / "agent-token", tmp_path / "agent-token.old"
+    rotate = machine.states.secret_rotated
+    assert "nothing to rotate" in rotate(str(path))["comment"]
+    path.write_text("first\n")
+    machine.opts["test"] = True
+    assert rotate(str(path))["result"] is None
+    assert not old.exists()
+    machine.opts["test"] = False
+    said = rotate(str(path))
+    secret = path.read_text().strip()
+    assert len(secret) == 64
+    assert old.read_text() == "first\n"
+    assert {stat.S_IMODE(each.stat().st_mode) for each in (path, old)} == {0o600}
+    assert said["changes"] == {str(path): "another"}
+    assert secret not in str(said)
+    again = rotate(str(path))
+    assert (again["result"], again["changes"]) == (True, {})
+    assert path.read_text().strip() == secret
+    # Interrupted between the two files: the new one is still to be made.
+    path.write_text("first\n")
+    assert rotate(str(path))["changes"] == {str(path): "another"}
+    old.unlink()
+    assert rotate(str(path))["changes"] == {str(path): "another"}
+
+
+def test_a_unit_older_than_its_files_is_restarted(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("x")
+    started = time.monotonic() - (time.time() - path.stat().st_mtime)
+    for offset, restarts in ((-1.0, 1), (1.0, 0)):
+        moment = str(int((started + offset) * 1e6))
+        machine.unit("active", ExecMainStartTimestampMonotonic=moment)
+        (machine.folder / "calls").write_text("")
+        machine.opts["test"] = True
+        plan = machine.states.current("k3s-agent", [str(path)])
+        assert machine.calls() == []
+        machine.opts["test"] = False
+        said = machine.states.current("k3s-agent", [str(path), str(tmp_path / "none")])
+        assert said["result"] is True
+        assert plan["changes"] == said["changes"]
+        assert machine.calls().count("restart --no-block k3s-agent.service") == restarts
+        if restarts:
+            assert said["changes"]["state"]["cause"] == [str(path)]
+
+
+def test_a_unit_that_never_started_is_started(machine: Machine, tmp_path: Path) -> None:
+    machine.unit("inactive", ExecMainStartTimestampMonotonic="0")
+    machine.unit("active", after="restart")
+    (tmp_path / "token").write_text("x")
+    said = machine.states.current("k3s", [str(tmp_path / "token")])
+    assert said["result"] is True
+
+
+def certificate(path: Path, days: float, authority: bool = False, chain: bytes = b"") -> bytes:
+    """Write a certificate that ends in ``days`` days."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, path.stem)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=900))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(made + chain)
+    return made
+
+
+@pytest.fixture
+def certified(machine: Machine, tmp_path: Path) -> Path:
+    """K3s's folder with an authority and three certificates under it."""
+    data = tmp_path / "rancher"
+    machine.module.__dict__["DATA"] = data
+    authority = certificate(data / "server/tls/server-ca.crt", 3000.5, authority=True)
+    certificate(data / "server/tls/client-admin.crt", 100.5, chain=authority)
+    certificate(data / "server/tls/etcd/client.crt", -1.5)
+    certificate(data / "agent/client-kubelet.crt", 200.5, chain=authority)
+    (data / "agent/broken.crt").write_text("")
+    return data
+
+
+def test_certificates_are_read_soonest_first(machine: Machine, certified: Path) -> None:
+    told = machine.module.certificates()
+    assert [(each["name"], each["days"], each["authority"]) for each in told] == [
+        ("server/tls/etcd/client.crt", -2, False),
+        ("server/tls/client-admin.crt", 100, False),
+        ("agent/client-kubelet.crt", 200, False),
+        ("server/tls/server-ca.crt", 3000, True),
+    ]
+    assert told[1]["not_after"] == pytest.approx(time.time() + 100.5 * 86400, abs=60)
+
+
+def test_certificates_are_told_as_a_metric(
+    machine: Machine, certified: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics" / "k3s-certificates.prom"
+    machine.opts["test"] = True
+    assert machine.states.certificates_told(str(path))["result"] is None
+    assert not path.exists()
+    machine.opts["test"] = False
+    assert machine.states.certificates_told(str(path))["changes"] == {str(path): "written"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    help_, type_, *values = path.read_text().splitlines()
+    assert help_.startswith("# HELP f1_certificate_expiry_seconds ")
+    assert type_ == "# TYPE f1_certificate_expiry_seconds gauge"
+    name, _, value = values[0].rpartition(" ")
+    assert name == 'f1_certificate_expiry_seconds{name="agent/client-kubelet.crt"}'
+    assert int(value) == machine.module.certificates()[2]["not_after"]
+    assert machine.states.certificates_told(str(path))["changes"] == {}
+
+
+def rotating(machine: Machine, data: Path, *, but: str = "") -> str:
+    """Stand for `k3s certificate rotate`, at whose next start all but ``but`` are made anew."""
+    order = machine.folder / "order"
+    k3s = machine.folder / "k3s"
+    k3s.write_text(f'#!/bin/sh\necho "$*" >> {order}\n')
+    k3s.chmod(0o755)
+    machine.module.__dict__["BINARY"] = str(k3s)
+    salt = machine.states.__dict__["__salt__"]
+    start = machine.module.start
+
+    def started(name: str, restart: bool = False) -> None:
+        for each in machine.module.certificates():
+            if not each["authority"] and each["name"] != but:
+                certificate(data / each["name"], 365)
+        start(name, restart)
+
+    salt["k3s.start"] = started
+    return str(order)
+
+
+def test_certificates_are_made_anew_with_the_unit_stopped(
+    machine: Machine, certified: Path
+) -> None:
+    order = rotating(machine, certified)
+    machine.unit("inactive", after="stop")
+    machine.unit("active", after="start")
+    machine.unit("active")
+    leaves = {"server/tls/client-admin.crt", "server/tls/etcd/client.crt"}
+    leaves |= {"agent/client-kubelet.crt"}
+    machine.opts["test"] = True
+    plan = machine.states.certificates_rotated("k3s")
+    assert (plan["result"], set(plan["changes"])) == (None, leaves)
+    assert machine.calls() == []
+    machine.opts["test"] = False
+    began = time.time()
+    said = machine.states.certificates_rotated("k3s", before=began)
+    assert said["result"] is True, said["comment"]
+    assert set(said["changes"]) == leaves
+    assert Path(order).read_text() == "certificate rotate\n"
+    verbs = [call.split()[0] for call in machine.calls()]
+    assert verbs.index("stop") < verbs.index("start")
+    again = machine.states.certificates_rotated("k3s", before=began)
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_a_certificate_that_stayed_is_named(machine: Machine, certified: Path) -> None:
+    rotating(machine, certified, but="agent/client-kubelet.crt")
+    machine.unit("inactive", after="stop")
+    machine.unit("active", after="start")
+    machine.unit("active")
+    said = machine.states.certificates_rotated("k3s")
+    assert said["result"] is False
+    assert "did not make these anew: agent/client-kubelet.crt" in said["comment"]
+
+
+def test_a_refused_rotation_starts_the_unit_again(machine: Machine, certified: Path) -> None:
+    rotating(machine, certified)
+    (machine.folder / "k3s").write_text("#!/bin/sh\necho no such command >&2; exit 1\n")
+    machine.unit("inactive", after="stop")
+    machine.unit("active", after="start")
+    machine.unit("active")
+    said = machine.states.certificates_rotated("k3s")
+    assert said["result"] is False
+    assert "k3s certificate rotate: no such command" in said["comment"]
+    assert machine.calls()[-1] == "start --no-block k3s.service"
+
+
+def test_the_installed_version_is_read(machine: Machine, tmp_path: Path) -> None:
+    machine.module.__dict__["BINARY"] = str(tmp_path / "k3s")
+    assert machine.module.version() == ""
+    (tmp_path / "k3s").write_text("#!/bin/sh\necho 'k3s version v1.36.4+k3s1 (abc)'\n")
+    (tmp_path / "k3s").chmod(0o755)
+    assert machine.module.version() == "v1.36.4+k3s1"
+    (tmp_path / "k3s").write_text("#!/bin/sh\necho broken\n")
+    with pytest.raises(CommandExecutionError, match="broken"):
+        machine.module.version()
+
+
+@pytest.fixture
+def supervisor(machine: Machine, tmp_path: Path) -> Iterator[str]:
+    """A server that admits the user `node` with the secret `right`, as K3s's does."""
+    folder = tmp_path / "data" / "server" / "tls"
+    folder.mkdir(parents=True)
+    ca, key = folder / "server-ca.crt", tmp_path / "key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", "/CN=k3s", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", ca], check=True, capture_output=True)
+    machine.module.__dict__["DATA"] = tmp_path / "data"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            shown = self.headers["Authorization"].removeprefix("Basic ")
+            right = base64.b64decode(shown) == b"node:right" and self.path == "/v1-k3s/config"
+            self.send_response(200 if right else 401)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ca, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_server_is_asked_whom_it_admits(
+    machine: Machine, supervisor: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "secret"
+    for secret, status in (("right", 200), ("wrong", 401)):
+        path.write_text(f"{secret}\n")
+        assert machine.module.admits(supervisor, str(path)) == status
+    with pytest.raises(CommandExecutionError, match="cannot be read"):
+        machine.module.admits(supervisor, str(tmp_path / "none"))
+    with pytest.raises(CommandExecutionError, match="does not answer"):
+        machine.module.admits("https://127.0.0.1:1", str(path))

@@ -7,6 +7,7 @@ import pytest
 from lab.k3s.pack import pack
 
 PYTHON = "/usr/bin/python3"
+AGENT = ("agent", "--server=https://127.0.0.1:1", "--token=x", "--node-ip=127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,14 @@ def run(packed, *argv, **environ):
 def test_same_input_same_bytes():
     assert pack("v1.36.3+k3s1", "/opt/x") == pack("v1.36.3+k3s1", "/opt/x")
     assert pack("v1.36.3+k3s1", "/opt/y") != pack("v1.36.3+k3s1", "/opt/x")
+
+
+def test_two_versions_are_bound_to_programs_of_their_own(tmp_path):
+    for version in ("v1.36.2", "v1.36.3"):
+        path = tmp_path / version
+        path.write_bytes(pack(f"{version}+k3s1", tmp_path / f"programs-{version}"))
+        assert run(path, "--version").stdout.startswith(f"k3s version {version}+k3s1 (")
+        assert f"programs-{version} does not exist" in run(path, *AGENT).stderr
 
 
 def test_version(packed):

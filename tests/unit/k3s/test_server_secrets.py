@@ -1,5 +1,7 @@
 """Tokens and keys that the server writes."""
 
+import csv
+import hashlib
 import json
 
 import pytest
@@ -17,9 +19,11 @@ def make(tmp_path):
         made = Pki(
             settings.resolve("server", given, problems, "s1", "10.0.0.5"), tmp_path, "v1.36.3"
         )
-        made.tls.mkdir(parents=True, exist_ok=True)
-        if ca:
-            made.ca.write_bytes(ca)
+        for folder in (made.tls, made.cred):
+            folder.mkdir(parents=True, exist_ok=True)
+        for path in (made.ca, made.tls / "ca.crt"):
+            if ca:
+                path.write_bytes(ca)
         return made
 
     return pki
@@ -66,22 +70,40 @@ def test_agent_token_file(make, tmp_path):
 def test_full_form_needs_the_cluster_it_names(make):
     full = tokens.full(b"a certificate\n", "server", "s3cret")
     assert make(f"--token={full}").secrets()[0] == "s3cret"
+    make(f"--token={full}").check_tokens()
     with pytest.raises(config.ConfigError, match="token of another cluster"):
-        make(f"--token=K10{'0' * 64}::server:s3cret").secrets()
+        make(f"--token=K10{'0' * 64}::server:s3cret").check_tokens()
 
 
 def test_first_start_takes_the_short_form_only(make):
     with pytest.raises(config.ConfigError, match="short form only"):
-        make(f"--token=K10{'0' * 64}::server:s3cret", ca=None).secrets()
+        make(f"--token=K10{'0' * 64}::server:s3cret", ca=None).check_tokens()
+
+
+def test_logins_are_k3s_passwd(make):
+    pki = make("--token=s3cret", '--agent-token=a,"b')
+    pki.write_tokens(*pki.secrets())
+    path = pki.cred / "passwd"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open() as file:
+        assert list(csv.reader(file)) == [
+            ['a,"b', "node", "node", "k3s:agent"],
+            ["s3cret", "server", "server", "k3s:server"],
+        ]
 
 
 def test_encryption_key_is_kept_and_stays_when_taken_back(make):
     assert make().encryption() is None
     path = make("--secrets-encryption").encryption()
     assert path.stat().st_mode & 0o777 == 0o600
+    assert path.name == "encryption-config.json"
+    state = (path.parent / "encryption-state.json").read_text()
+    assert state == f"start-{hashlib.sha256(path.read_bytes()).hexdigest()}"
     first = json.loads(path.read_text())["resources"][0]
     assert [next(iter(p)) for p in first["providers"]] == ["aescbc", "identity"]
+    before = path.stat()
     make("--secrets-encryption").encryption()
+    assert path.stat().st_mtime_ns == before.st_mtime_ns  # newer than the datastore's otherwise
     assert json.loads(path.read_text())["resources"][0] == first
     make().encryption()
     last = json.loads(path.read_text())["resources"][0]

@@ -1,5 +1,6 @@
 """Children: watched, quoted when they die, ended with k3s."""
 
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,36 @@ def test_children_die_even_if_k3s_is_killed(tmp_path):
             return
         time.sleep(0.02)
     pytest.fail(f"{child} outlived its killed parent")
+
+
+def test_strays_of_a_killed_k3s_are_ended_and_nobody_else(tmp_path, capsys):
+    record = tmp_path / "run/children.json"
+    killed = Supervisor(tmp_path / "logs", record)
+    killed.spawn("kine", SLEEP)
+    killed.spawn("kubelet", SLEEP)
+    other = subprocess.Popen(SLEEP)
+    kine, kubelet = killed._children.values()
+    kubelet.kill()
+    kubelet.wait()
+    children = json.loads(record.read_text())
+    children[str(other.pid)] = 1  # a number that was given to another process since
+    record.write_text(json.dumps(children))
+    heir = Supervisor(tmp_path / "logs", record)
+    heir.end_strays()
+    assert kine.wait(10) == -9
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+    assert capsys.readouterr().err.count("a child of a k3s that was killed") == 1
+
+
+def test_no_strays_without_a_record(tmp_path):
+    Supervisor(tmp_path, tmp_path / "none").end_strays()
+
+
+def test_arguments_are_logged_in_k3s_words(boss, capsys):
+    boss.spawn("kube-apiserver", ["sh", "-c", "sleep 60", "--profiling=false"])
+    assert "Running kube-apiserver -c sleep 60 --profiling=false" in capsys.readouterr().err
 
 
 def test_children_see_no_secret(monkeypatch):

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lab.k3s import join, tokens
-from lab.k3s.objects import CLUSTER_INFO
 from lab.k3s.supervisor import Supervisor, TimedOut
 
 NETWORK = {"cluster_cidr": "10.42.0.0/16"}
@@ -89,7 +88,7 @@ def pem(cert):
 
 
 class Server:
-    """An API that knows cluster-info and one token."""
+    """A server that shows its CA and knows one secret."""
 
     def __init__(self, folder, names, shown_ca=None):
         ca, ca_key = certificate("ca")
@@ -104,21 +103,18 @@ class Server:
                 serialization.NoEncryption(),
             )
         )
-        shown = base64.b64encode(shown_ca or self.ca).decode()
-        cluster = {"cluster": {"certificate-authority-data": shown}}
-        data = {"kubeconfig": json.dumps({"clusters": [cluster]}), "k3s": json.dumps(NETWORK)}
-        valid = f"Bearer {'.'.join(tokens.bootstrap(SECRET))}"
+        valid = f"Basic {base64.b64encode(f'node:{SECRET}'.encode()).decode()}"
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                bearer = self.headers.get("Authorization")
-                outer.seen.append(bearer)
-                known = bearer in (None, valid) and self.path == CLUSTER_INFO
-                body = json.dumps({"data": data} if known else {"message": "Unauthorized"})
+                given = self.headers.get("Authorization")
+                outer.seen.append(given)
+                known = self.path == "/cacerts" or (self.path, given) == ("/v1-k3s/config", valid)
+                body = json.dumps(NETWORK if known else {"message": "not authorized"}).encode()
                 self.send_response(200 if known else 401)
                 self.end_headers()
-                self.wfile.write(body.encode())
+                self.wfile.write((shown_ca or outer.ca) if self.path == "/cacerts" else body)
 
             def log_message(self, *_):
                 pass
@@ -180,7 +176,7 @@ def test_name_outside_the_certificate_is_explained(tmp_path, serve):
 
 def test_wrong_secret_is_refused(tmp_path, serve):
     server = serve()
-    with pytest.raises(join.JoinRefused, match="its secret is wrong") as caught:
+    with pytest.raises(join.JoinRefused, match="401 Unauthorized: its secret is not") as caught:
         verify(tmp_path, server, tokens.full(server.ca, "node", "guess"))
     assert "guess" not in str(caught.value)
 

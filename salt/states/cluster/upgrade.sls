@@ -1,0 +1,22 @@
+# On the master: salt-run state.orchestrate cluster.upgrade
+# Where kubelets report another version than the lock: the server first, then one worker after the
+# other. Runs before every highstate, which would change all machines at once.
+{%- set fleet = pillar['fleet'] %}
+{%- set knobs = pillar['platform'] %}
+{%- set asked = pillar.get('upgrade', {}) %}
+include:
+  - cluster.minions
+
+upgrade:
+  cluster.upgraded:
+    - version: {{ pillar['versions']['k3s']['version'] | json }}
+    - master: {{ fleet['master'] | json }}
+    - workers: {{ fleet['workers'] | json }}
+    # As a voter reaches it: through the ingress on the master.
+    - app:
+        url: https://{{ knobs['network']['master_ip'] }}/readyz
+        host: {{ knobs['domain'] | json }}
+    - drain: {{ knobs.get('upgrade', {}).get('drain', false) | json }}
+    - backup_required: {{ knobs.get('backup', {}).get('required', false) | json }}
+    - without_backup: {{ asked.get('without_backup', false) | json }}
+    - failhard: true
