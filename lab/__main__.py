@@ -10,6 +10,7 @@ The lab around one run of the platform; `make` calls it.
 
 import argparse
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -36,6 +37,9 @@ import lock  # noqa: E402
 
 STATE = ROOT / ".state"
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+
+# Names an older Kubernetes to begin with (`v1.36.2`): what an upgrade upgrades.
+OLDER = "F1_LAB_KUBERNETES"
 
 # By hand, in the lab: `. .state/env` and then any Salt command of the README.
 ENVIRONMENT = """\
@@ -130,11 +134,15 @@ def _knobs() -> list[str]:
 def lay_out(manifest: build.Manifest, files: Path) -> dict[str, dict[str, str]]:
     """
     Fill the folder ``files`` with what machines download; return ``{k3s, airgap}``, each with its
-    ``url`` and ``sha256``.
+    ``url`` and ``sha256``; ``k3s`` with its ``version``, too.
     """
     files.mkdir(parents=True, exist_ok=True)
-    k3s = pack.pack(manifest.k3s_version, manifest.k3s_bin_dir())
-    (files / "k3s").write_bytes(k3s)
+    version, programs = manifest.k3s_version, manifest.k3s_bin_dir()
+    if older := os.environ.get(OLDER):
+        version, programs = f"{older}+k3s1", build.kubernetes(older)
+    k3s = pack.pack(version, programs)
+    name = f"k3s-{version.partition('+')[0]}"
+    (files / name).write_bytes(k3s)
     airgap = manifest.airgap()
     target = files / airgap.path.name
     if not target.exists() or not target.samefile(airgap.path):
@@ -145,7 +153,11 @@ def lay_out(manifest: build.Manifest, files: Path) -> dict[str, dict[str, str]]:
             shutil.copyfile(airgap.path, target)
     url = site.doors().files_url
     return {
-        "k3s": {"url": f"{url}/k3s", "sha256": hashlib.sha256(k3s).hexdigest()},
+        "k3s": {
+            "version": version,
+            "url": f"{url}/{name}",
+            "sha256": hashlib.sha256(k3s).hexdigest(),
+        },
         "airgap": {"url": f"{url}/{target.name}", "sha256": airgap.sha256},
     }
 

@@ -37,7 +37,8 @@ def cloud(manifest: Manifest, files: Path) -> Config:
     ``files`` is the folder that `artifacts` filled; machines read it as they would a download
     server. K3s's heavy programs are part of the machine image, read-only.
     """
-    programs = str(manifest.k3s_bin_dir())
+    # All versions of them, one built later too.
+    programs = str(manifest.k3s_bin_dir().parent)
     return dataclasses.replace(
         doors(),
         files=str(files),
@@ -106,9 +107,10 @@ def versions(manifest: Manifest, artifacts: dict[str, dict[str, str]], arch: str
     """
     Return the lock of what was built here.
 
-    ``artifacts`` maps ``k3s`` and ``airgap`` to their ``{url, sha256}``; ``arch`` is Debian's
+    ``artifacts`` maps ``k3s`` (with its ``version``) and ``airgap`` to their ``{url, sha256}``; ``arch`` is Debian's
     name of this machine's architecture.
     """
+    k3s = dict(artifacts["k3s"])
     images = {}
     for name in ("traefik", "redis", "python"):
         image = manifest.image(name)
@@ -118,8 +120,8 @@ def versions(manifest: Manifest, artifacts: dict[str, dict[str, str]], arch: str
     images["python"]["name"] = f"127.0.0.1:{REGISTRY_PORT}/{repository}"
     return {
         "k3s": {
-            "version": manifest.k3s_version,
-            arch: artifacts["k3s"],
+            "version": k3s.pop("version"),
+            arch: k3s,
             "airgap": {arch: artifacts["airgap"]},
         },
         "images": images,

@@ -23,6 +23,7 @@ PACKAGES = """
 systemd systemd-sysv dbus cloud-init openssh-server python3 python3-yaml sudo
 iproute2 iptables nftables ipset conntrack ethtool socat kmod iputils-ping netcat-openbsd
 ca-certificates curl openssl xz-utils zstd procps less logrotate
+systemd-timesyncd unattended-upgrades
 containerd runc containernetworking-plugins
 python3-cffi-backend
 """.split()  # noqa: SIM905  one word a line would hide the groups
@@ -35,7 +36,7 @@ apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer f
 cloud-init-hotplugd.socket e2scrub_reap.service sys-kernel-debug.mount
 sys-kernel-tracing.mount dev-hugepages.mount
 """.split()  # noqa: SIM905
-DISABLED = ["containerd.service", "nftables.service"]
+DISABLED = ["containerd.service", "nftables.service", "unattended-upgrades.service"]
 
 # What a machine must not share with another, and what no machine needs.
 REMOVED = [

@@ -27,6 +27,7 @@ platform:
   workers:
     count: 2
     size: t3.small
+    drain_seconds: 120
   dns:
     zone: null
   registry:
@@ -38,3 +39,10 @@ platform:
   proof:
     url: null
     verify_tls: true
+  maintenance:
+    reboot: false
+    window: '03:30'
+  upgrade:
+    drain: false
+  heal:
+    minutes: 30

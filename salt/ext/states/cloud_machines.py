@@ -21,6 +21,7 @@ import aws
 import ec2
 import firstcontact
 import launch
+import machine as machine_utils
 import salt.cloud
 import salt.config
 from salt.exceptions import SaltException
@@ -78,6 +79,23 @@ def present(name: str) -> dict[str, Any]:
         words = "\n".join(f"{what}: {error}" for what, error in sorted(errors.items()))
         return {**failed(name, aws.CloudError(words)), "changes": done}
     return {"name": name, "result": True, "changes": done, "comment": comment}
+
+
+@guarded
+def released(name: str) -> dict[str, Any]:
+    """
+    Terminate the workers that are no longer of the map, with all that was made with them.
+
+    Their nodes must have left the cluster by now (``fleet.shrunk``, which the master runs).
+    """
+    platform = __pillar__["platform"]
+    steps = Steps(name, __opts__["test"])
+    wanted = {machine for machines in ec2.fleet(platform).values() for machine in machines}
+    for machine, item in sorted(_found(platform).items()):
+        if machine not in wanted:
+            end = partial(machine_utils.destroy, platform, machine, [])
+            steps.differs(machine, item["State"]["Name"], None, end)
+    return steps.finish("no machine is too many")
 
 
 @guarded

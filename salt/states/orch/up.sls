@@ -7,4 +7,5 @@ include:
   - orch.artifacts
   - orch.machines
   - orch.handover
+  - orch.surplus
   - orch.proof
