@@ -107,8 +107,8 @@ def versions(manifest: Manifest, artifacts: dict[str, dict[str, str]], arch: str
     """
     Return the lock of what was built here.
 
-    ``artifacts`` maps ``k3s`` (with its ``version``) and ``airgap`` to their ``{url, sha256}``; ``arch`` is Debian's
-    name of this machine's architecture.
+    ``artifacts`` maps ``k3s`` (with its ``version``) and ``airgap`` to their ``{url, sha256}``;
+    ``arch`` is Debian's name of this machine's architecture.
     """
     k3s = dict(artifacts["k3s"])
     images = {}

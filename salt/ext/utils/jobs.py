@@ -72,7 +72,9 @@ def states(
     A minion that runs states already is asked until it does not. With ``opts["test"]`` it is a
     plan. Raises SaltException if the master itself does not take the job.
     """
-    with salt.client.get_local_client(mopts=opts) as client:
+    # By the master's configuration: an orchestration's own options name who started it, by sudo
+    # too, and the client would look for a key of that name.
+    with salt.client.get_local_client(c_path=opts["conf_file"]) as client:
         return _Runs(opts, client, sls, pillar or {}).all(minions, time.monotonic() + deadline)
 
 

@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[jobs.Outcome, Cl
     ) -> tuple[jobs.Outcome, Client]:
         client = Client(script)
         client.__dict__.update(more)
-        monkeypatch.setattr(jobs.salt.client, "get_local_client", lambda mopts: client)
+        monkeypatch.setattr(jobs.salt.client, "get_local_client", lambda c_path: client)
         cached = {"local_cache.get_jid": lambda jid: client.cache.get(jid, {})}
         monkeypatch.setattr(jobs.salt.loader, "returners", lambda opts, functions: cached)
         for name in ("LOOK_SECONDS", "BUSY_SECONDS"):
