@@ -513,7 +513,7 @@ def _said(act: Callable[[Lab], str], lab: Lab, wrong: list[str]) -> list[str]:
     """Do it; what fails is noted, for the fault must be undone and the next one done."""
     try:
         said = act(lab)
-    except (OSError, RuntimeError, KeyError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", "") or ""
         wrong.append(f"{error} {detail}".strip())
         return []
