@@ -2,14 +2,23 @@
 undone whatever happens."""
 
 import contextlib
+import json
+import ssl
+import subprocess
+import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab import faults
 from lab.faults import Fault, Row, Sample, Votes
+from tests.conftest import ROOT
 
 MACHINES = ["f1-master", "f1-worker-1"]
 READY = dict.fromkeys(MACHINES, True)
@@ -233,3 +242,70 @@ def test_what_was_waited_for_is_told_with_the_last_thing_seen():
 def test_an_unknown_fault_is_refused_before_anything_is_touched():
     with pytest.raises(SystemExit, match="no such fault: fire; use worker, reboot"):
         faults.main(["fire"])
+
+
+class Page(BaseHTTPRequestHandler):
+    """A page that counts votes, and answers every third one with 503 after it counted it."""
+
+    counted: list[str]
+
+    def do_GET(self) -> None:
+        if self.path == "/api/results":
+            self.answer(200, {"tally": {"ham": 0, "lec": 0}})
+        else:
+            self.answer(200, {}, cookie="f1vote=a.b")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.counted.append(body["choice"])
+        self.answer(503 if len(self.counted) % 3 == 0 else 200, {})
+
+    def answer(self, code: int, body: Any, cookie: str = "") -> None:
+        text = json.dumps(body).encode()
+        self.send_response(code)
+        if cookie:
+            self.send_header("Set-Cookie", cookie)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
+    key, crt = str(tmp_path / "key"), str(tmp_path / "crt")
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    words += ["-nodes", "-days", "1", "-subj", "/CN=x", "-keyout", key, "-out", crt]
+    subprocess.run(words, check=True, capture_output=True, timeout=30)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(crt, key)
+    Page.counted = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_voters_tell_what_they_were_told(page):
+    words = [sys.executable, "-m", "lab.faults", "--voters", f"127.0.0.1:{page.server_port}"]
+    pipe = subprocess.PIPE
+    outside = subprocess.Popen(words, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+    assert outside.stdout is not None
+    assert outside.stdin is not None
+    lines = []
+    while sum(line["kind"] == "vote" for line in lines) < 6:
+        lines.append(json.loads(outside.stdout.readline()))
+    outside.stdin.close()
+    lines += [json.loads(line) for line in outside.stdout]
+    assert outside.wait(30) == 0
+    assert all(line["ok"] for line in lines if line["kind"] == "page")
+    found = faults.account(lines, {}, dict(Counter(Page.counted)))
+    assert (found.lost, found.unasked, found.unsent) == (0, 0, 0)
+    assert found.unknown == len(Page.counted) // 3 > 0
+    assert found.accepted + found.unknown == len(Page.counted)
