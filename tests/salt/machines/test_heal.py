@@ -10,7 +10,7 @@ import yaml
 
 from tests.conftest import ROOT
 
-from .conftest import Fleet
+from .conftest import Fleet, Make, arguments
 
 TOP = "base: {'*': [drift]}"
 DRIFT = """\
@@ -83,3 +83,25 @@ def test_what_was_edited_is_put_right_and_told(fleet: Fleet, folder: Path) -> No
     metrics = (folder / "f1/metrics/heal.prom").read_text()
     assert f"f1_heal_failed_states {len(found['failed'])}\n" in metrics
     assert json.loads((folder / "f1/lock").read_text())["what"] == "heal"
+
+
+def test_the_timer_follows_its_knob(tree: Make) -> None:
+    data = tree(heal={"minutes": 5}).render("heal/init.sls")
+    timer = arguments(data, "/etc/systemd/system/f1-heal.timer", "file.managed")["contents"]
+    assert "OnActiveSec=5min\nOnUnitInactiveSec=5min\n" in timer
+
+
+def test_half_an_hour_is_the_default(tree: Make) -> None:
+    assert "OnActiveSec=30min" in str(tree().render("heal/init.sls"))
+
+
+def test_never_is_its_reverse(tree: Make) -> None:
+    assert tree(heal={"minutes": 0}).render("heal/init.sls") == {"include": ["heal.absent"]}
+
+
+def test_everything_that_it_leaves_has_its_reverse(tree: Make) -> None:
+    made = tree()
+    absent = made.render("heal/absent.sls")
+    present = [name for name in made.render("heal/init.sls") if name.startswith("/")]
+    assert set(present) <= set(absent)
+    assert {"/var/lib/f1/heal", "/var/lib/f1/metrics/heal.prom"} <= set(absent)
