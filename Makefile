@@ -53,8 +53,8 @@ restore: .venv/lab.stamp  ## Put a backup back (FROM=file or name; the newest), 
 	@salt-run --out=summary state.orchestrate orch.restore pillar='{"restore": {"from": "$(FROM)"}}'
 
 drill: .venv/lab.stamp  ## Lose everything and get it back: backup, down, up, restore, compared; with its times
-	@# `down` forgets .state and the bucket: the key and the copies are kept beside, until the end.
-	@kept=.drill; told=""; \
+	@# `down` forgets .state and the bucket: the key and the copies are kept beside until the end.
+	@kept=build/drill; told=""; mkdir -p build; \
 	if [ -e $$kept ]; then echo "$$kept is left of a drill that failed: move it to .state/backup, then 'make restore'"; exit 1; fi; \
 	step() { local began=$$SECONDS; "$$@"; told+="$$(printf '%-10s %4d s' "$${!#}" $$((SECONDS - began)))"$$'\n'; }; \
 	step $(MAKE) --no-print-directory backup; \
