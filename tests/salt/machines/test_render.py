@@ -18,6 +18,7 @@ from .conftest import DIGEST, STATES, Make, Tree, arguments
 # Those of the operator's machine, which the tests of their authors render.
 OPERATORS = {"orch/up", "orch/check", "orch/network", "orch/artifacts", "orch/machines"}
 OPERATORS |= {"orch/handover", "orch/proof", "orch/down", "orch/rotate_token"}
+OPERATORS |= {"orch/backup", "orch/backup_key", "orch/restore"}
 
 ROLES = {
     "top": {"server", "agent"},
@@ -45,6 +46,10 @@ ROLES = {
     "cluster/token_server": {"server"},
     "cluster/token_agent": {"agent"},
     "cluster/certificates": {"server", "agent"},
+    "cluster/backup": {"server"},
+    "cluster/restore": {"server"},
+    "backup/init": {"server"},
+    "backup/absent": {"server"},
 }
 IDS = {"server": "f1-master", "agent": "f1-worker-1"}
 HARDENING = yaml.safe_load((STATES / "k3s" / "hardening.yaml").read_text())
