@@ -9,7 +9,6 @@ from typing import Any
 
 import archive
 import jobs
-import lock
 import server_backup
 import server_restore
 from salt.exceptions import CommandExecutionError, SaltException
@@ -33,7 +32,6 @@ def made(name: str, platform: str, master: str, keep: int, paths: list[str]) -> 
     """
     if __opts__["test"]:
         return _result(name, True, {}, "a plan makes no backup")
-    _alone("a backup")
     record = server_backup.make(__salt__, platform, master, keep, paths)
     return _result(name, True, {record["file"]: record["counts"]}, f"{record['bytes']} bytes")
 
@@ -68,7 +66,6 @@ def restored(
     held = server_restore.words(manifest["redis"])
     if __opts__["test"]:
         return _result(name, None, {"votes": {"old": "?", "new": held}}, "would be restored")
-    _alone("a restore")
     server_restore.begin(which)
     if "before" not in server_restore.record():
         server_restore.note(before=_votes_now())
@@ -121,12 +118,6 @@ class _Stage:
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None:
             __utils__["events.end"](self.stage, self.text)
-
-
-def _alone(what: str) -> None:
-    """No backup is made of what is being restored, nor two at once."""
-    server_backup.FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock.hold(server_backup.FOLDER / "lock", what)
 
 
 def _votes_now() -> str:

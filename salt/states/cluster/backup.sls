@@ -2,6 +2,9 @@
 # A sealed backup of everything, in /var/lib/f1/backup. Asks no minion: the timer f1-backup runs it
 # even if there is none.
 {%- set knobs = pillar['platform'].get('backup', {}) %}
+include:
+  - cluster.alone
+
 backup begins:
   stage.begin:
     - name: backup

@@ -3,6 +3,7 @@
 {%- set fleet = pillar['fleet'] %}
 {%- set knobs = pillar['platform'].get('backup', {}) %}
 include:
+  - cluster.alone
   - cluster.minions
   - cluster.highstate
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import archive
 import jobs
-import lock
 import pytest
 import redis_copy
 import sealed
@@ -386,7 +385,6 @@ class Restore:
             },
         )
         monkeypatch.setattr(jobs, "states", self.minions.states)
-        monkeypatch.setattr(lock, "hold", lambda *_: None)
         self.backed: list[dict[str, Any]] = []
 
     def act(self, minion: str, sls: str | None) -> dict[str, str]:
