@@ -14,7 +14,8 @@
         Type=oneshot
         TimeoutStartSec=30min
         Environment=PYTHONWARNINGS=ignore
-        ExecStart=/opt/salt/bin/salt-run --log-level=error state.orchestrate cluster.backup 'pillar={"asked": {"what": "cluster.backup", "by": "f1-backup.timer"}}'
+        ExecStart=/opt/salt/bin/salt-run --log-level=error state.orchestrate cluster.backup \
+          'pillar={"asked": {"what": "cluster.backup", "by": "f1-backup.timer"} }'
 
 /etc/systemd/system/f1-backup.timer:
   file.managed:
