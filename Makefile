@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up plan status rotate audit down test check bench lock logs shell unit e2e fmt
+.PHONY: help up plan status rotate audit down test check bench lock logs unlock shell unit e2e fmt
 
 CLOUD ?= lab
 ifeq ($(CLOUD),lab)
@@ -47,8 +47,7 @@ up: .venv/lab.stamp  ## Make it so: from nothing (or anything) to a counted vote
 plan: .venv/lab.stamp  ## Show what `up` would change; touches nothing, exit code 2 if something differs
 	@salt-run --out=summary platform.plan
 
-status: .venv/lab.stamp  ## Show machines, nodes, pods and the tally
-	@$(LAB) status
+status: .venv/lab.stamp  ## Show what is wrong, then machines, nodes, app, votes, drift, backup, locks; exit code 1 if something is
 	@salt-run platform.status
 
 rotate: .venv/lab.stamp  ## Give the agents another join token; the old one is refused afterwards
@@ -67,8 +66,8 @@ restore: .venv/lab.stamp  ## Put a backup back (FROM=file or name; the newest), 
 	@salt-run --out=summary state.orchestrate orch.restore pillar='{"restore": {"from": "$(FROM)"}}'
 
 drill: .venv/lab.stamp  ## Lose everything and get it back: backup, down, up, restore, compared; with its times
-	@# `down` forgets .state and the bucket: the key and the copies are kept beside, until the end.
-	@kept=.drill; told=""; \
+	@# `down` forgets .state and the bucket: the key and the copies are kept beside until the end.
+	@kept=build/drill; told=""; mkdir -p build; \
 	if [ -e $$kept ]; then echo "$$kept is left of a drill that failed: move it to .state/backup, then 'make restore'"; exit 1; fi; \
 	step() { local began=$$SECONDS; "$$@"; told+="$$(printf '%-10s %4d s' "$${!#}" $$((SECONDS - began)))"$$'\n'; }; \
 	step $(MAKE) --no-print-directory backup; \
@@ -83,6 +82,9 @@ drill: .venv/lab.stamp  ## Lose everything and get it back: backup, down, up, re
 logs: .venv/lab.stamp  ## Show the last log lines of every part
 	@$(LAB) logs
 	@salt-run platform.logs
+
+unlock: .venv/lab.stamp  ## Show who holds a lock; with WHAT=orch.up, break that one if its process is gone
+	@salt-run $(if $(WHAT),lock.break '$(WHAT)',lock.show)
 
 shell: .venv/lab.stamp  ## Open a shell on the master
 	@ssh -F .state/ssh/config f1-master

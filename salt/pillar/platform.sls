@@ -44,5 +44,10 @@ platform:
     window: '03:30'
   upgrade:
     drain: false
+  backup:
+    every: daily
+    keep: 14
+    paths: []
+    required: false
   heal:
     minutes: 30

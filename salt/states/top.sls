@@ -7,6 +7,7 @@ base:
     - {{ 'egress' if pillar['platform']['network']['egress'] == 'master' else 'egress.absent' }}
     - k3s.server
     - platform
+    - backup
     - heal
 {%- if pillar['fleet']['workers'] %}
   {{ pillar['fleet']['workers'] | join(',') | json }}:

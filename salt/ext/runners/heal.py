@@ -2,13 +2,12 @@
 What the master's timer runs: the highstate of all machines, which repairs what drifted.
 
 It is `cluster.highstate`, as in `orch.cluster`, and what it repaired is written down: one line a
-change into the journal, all of it into ``/var/lib/f1/heal/last.json``, numbers into
-``/var/lib/f1/metrics/heal.prom`` (the text format of Prometheus, for its node exporter).
+change into the journal (outputter `heal`), all of it into ``/var/lib/f1/heal/last.json``, numbers
+into ``/var/lib/f1/metrics/heal.prom`` (the text format of Prometheus, for its node exporter).
 """
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -67,21 +66,14 @@ def run() -> dict[str, Any]:
         "succeeded": before.get("succeeded", 0) if failed else now,
         "repaired_total": before.get("repaired_total", 0) + len(repaired),
     }
-    for line in repaired:
-        _say(f"repaired {line}")
-    for line in failed:
-        _say(f"FAILED {line}")
-    _say(f"{len(repaired)} repaired, {len(failed)} failed, {record['seconds']} s")
     _write(record)
-    # Everything was said already.
-    return {"outputter": "quiet", "data": {**record, "retcode": 1 if failed else 0}}
+    return {"outputter": "heal", "data": {**record, "retcode": 1 if failed else 0}}
 
 
 def _skipped(before: Record, why: str) -> dict[str, Any]:
-    _say(f"not now: {why}")
     record = {**before, "skipped": {"at": int(time.time()), "why": why}}
     _write(record)
-    return {"outputter": "quiet", "data": {**record, "retcode": 0}}
+    return {"outputter": "heal", "data": {**record, "retcode": 0}}
 
 
 def _against(version: str) -> str:
@@ -180,8 +172,3 @@ def _replace(path: Path, text: str) -> None:
     new.write_text(text, encoding="utf-8")
     new.chmod(0o644)
     new.replace(path)
-
-
-def _say(line: str) -> None:
-    """Write a line for the journal."""
-    print(line, file=sys.stderr, flush=True)

@@ -26,6 +26,8 @@ __context__: dict[str, Any]
 ANSWER_SECONDS = 15
 # A minion that is not connected when it is asked never hears it: ask again soon.
 PING_SECONDS = 2
+# One that leaves may be dead already.
+LAST_SECONDS = 5
 
 
 def ready(name: str, minions: list[str], deadline: float = 120) -> Result:
@@ -221,7 +223,7 @@ def _removed(machine: str, alive: bool, deadline: float, notes: list[str]) -> No
             raise
         notes.append(f"{machine} is not Ready: its node was removed all the same. {error}")
     # Or a restart of its agent would bring the node back.
-    _ask([machine], ["service.disable", "service.stop"], [["k3s-agent"]] * 2)
+    _ask([machine], ["service.disable", "service.stop"], [["k3s-agent"]] * 2, LAST_SECONDS)
     __salt__["kube_health.node_remove"](machine)
     nodes.forget(__context__, machine)
 
@@ -229,7 +231,7 @@ def _removed(machine: str, alive: bool, deadline: float, notes: list[str]) -> No
 def _forgotten(kind: str, machine: str, state: str) -> None:
     if kind == "key" and state == "accepted":
         # Or it would ask for a new key until its machine is terminated. It cannot answer that.
-        _ask([machine], ["service.disable"], [["salt-minion"]])
+        _ask([machine], ["service.disable"], [["salt-minion"]], LAST_SECONDS)
         _ask([machine], ["service.stop"], [["salt-minion", "no_block=True"]], PING_SECONDS)
     members.forget(__opts__, kind, machine)
 

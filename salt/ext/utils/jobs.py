@@ -95,7 +95,7 @@ class _Runs:
         self.heard: dict[str, float] = {}
         self.again: dict[str, float] = {}
         self.gone: dict[str, int] = {}
-        self.sent: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
         self.busy: dict[str, str] = {}
 
     def all(self, minions: list[str], end: float) -> Outcome:
@@ -135,7 +135,6 @@ class _Runs:
             if minion in taken:
                 self.jobs[minion] = published["jid"]
                 self.heard[minion] = time.monotonic()
-                self.sent[minion] = self.sent.get(minion, 0) + 1
             else:
                 self.outcome.failed[minion] = "the master has no accepted key of it (`salt-key -L`)"
 
@@ -167,16 +166,19 @@ class _Runs:
 
     def _ask(self, jid: str, minions: list[str]) -> None:
         """Ask ``minions`` about their job: one that it died with gets it again."""
-        answers = self.client.cmd(
+        said = self.client.cmd(
             minions,
             "saltutil.find_job",
             arg=[jid],
             tgt_type="list",
             timeout=ANSWER_SECONDS,
             gather_job_timeout=ANSWER_SECONDS,
+            full_return=True,
         )
+        # For one that is silent Salt returns words of its own, or nothing.
+        answers = {m: told["ret"] for m, told in said.items() if isinstance(told.get("ret"), dict)}
         for minion in minions:
-            if minion not in answers or answers[minion] is False:
+            if minion not in answers:
                 silent = time.monotonic() - self.heard[minion]
                 if silent >= SILENT_SECONDS:
                     del self.jobs[minion]
@@ -193,9 +195,10 @@ class _Runs:
                 continue
             self.gone[minion] = 0
             del self.jobs[minion]
-            if self.sent[minion] > RETRIES:
+            self.lost[minion] = self.lost.get(minion, 0) + 1
+            if self.lost[minion] > RETRIES:
                 self.outcome.failed[minion] = (
-                    f"its state run ended {self.sent[minion]} times without a word, as when its "
+                    f"its state run ended {self.lost[minion]} times without a word, as when its "
                     f"minion is restarted: `journalctl -u salt-minion` there"
                 )
             else:

@@ -3,6 +3,7 @@
 # again. Without it they are prolonged, with the same keys, whenever K3s starts in their last days.
 {%- set fleet = pillar['fleet'] %}
 include:
+  - cluster.alone
   - cluster.minions
 
 rotation begins:

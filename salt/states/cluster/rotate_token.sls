@@ -2,6 +2,7 @@
 # The agents' token becomes another one, and the old one is refused. Interrupted, run it again.
 {%- set fleet = pillar['fleet'] %}
 include:
+  - cluster.alone
   - cluster.minions
 
 rotation begins:

@@ -5,6 +5,9 @@
 {%- set fleet = pillar['fleet'] %}
 {%- set knobs = pillar['platform']['workers'] %}
 {%- set machines = pillar.get('machines') %}
+include:
+  - cluster.alone
+
 surplus workers:
   fleet.shrunk:
     - master: {{ fleet['master'] | json }}

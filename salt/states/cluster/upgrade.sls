@@ -5,6 +5,7 @@
 {%- set knobs = pillar['platform'] %}
 {%- set asked = pillar.get('upgrade', {}) %}
 include:
+  - cluster.alone
   - cluster.minions
 
 upgrade:

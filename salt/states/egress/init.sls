@@ -51,7 +51,7 @@ f1-egress:
     - enable: true
     - require:
       - pkg: nftables
-      - sysctl: net.ipv4.ip_forward
+      - machine: /etc/sysctl.d/60-f1.conf
     - watch:
       - file: /etc/f1/egress.nft
       - file: /etc/systemd/system/f1-egress.service

@@ -18,6 +18,7 @@ from .conftest import DIGEST, STATES, Make, Tree, arguments
 # Those of the operator's machine, which the tests of their authors render.
 OPERATORS = {"orch/up", "orch/check", "orch/network", "orch/artifacts", "orch/machines"}
 OPERATORS |= {"orch/handover", "orch/proof", "orch/down", "orch/rotate_token"}
+OPERATORS |= {"orch/backup", "orch/backup_key", "orch/restore"}
 
 ROLES = {
     "top": {"server", "agent"},
@@ -38,6 +39,9 @@ ROLES = {
     "platform/init": {"server"},
     "platform/absent": {"server"},
     "orch/cluster": {"server"},
+    "heal/init": {"server"},
+    "heal/absent": {"server"},
+    "cluster/alone": {"server"},
     "cluster/minions": {"server"},
     "cluster/upgrade": {"server"},
     "cluster/highstate": {"server"},
@@ -47,6 +51,10 @@ ROLES = {
     "cluster/token_server": {"server"},
     "cluster/token_agent": {"agent"},
     "cluster/certificates": {"server", "agent"},
+    "cluster/backup": {"server"},
+    "cluster/restore": {"server"},
+    "backup/init": {"server"},
+    "backup/absent": {"server"},
 }
 IDS = {"server": "f1-master", "agent": "f1-worker-1"}
 HARDENING = yaml.safe_load((STATES / "k3s" / "hardening.yaml").read_text())
@@ -128,7 +136,7 @@ def test_nothing_is_removed_before_it_is_allowed(tree: Make) -> None:
 
 def test_roles_are_given_by_id(tree: Make) -> None:
     top = tree(workers=2).render("top.sls")["base"]
-    assert top["f1-master"] == ["egress", "k3s.server", "platform"]
+    assert top["f1-master"] == ["egress", "k3s.server", "platform", "backup", "heal"]
     assert top["f1-worker-1,f1-worker-2"] == [{"match": "list"}, "k3s.agent"]
 
 
@@ -442,7 +450,12 @@ def test_no_version_is_changed_by_a_highstate_of_all(tree: Make) -> None:
     """The upgrade, one node at a time, goes before it; a failure ends the walk."""
     made = tree()
     order = made.render("orch/cluster.sls")["include"]
-    assert order == ["cluster.minions", "cluster.upgrade", "cluster.highstate", "cluster.shrink"]
+    assert order[1:] == [
+        "cluster.minions",
+        "cluster.upgrade",
+        "cluster.highstate",
+        "cluster.shrink",
+    ]
     for sls, name, function in (
         ("minions", "minions", "fleet.ready"),
         ("upgrade", "upgrade", "cluster.upgraded"),
@@ -451,6 +464,20 @@ def test_no_version_is_changed_by_a_highstate_of_all(tree: Make) -> None:
     ):
         data = made.render(f"cluster/{sls}.sls")
         assert arguments(data, name, function)["failhard"] is True
+
+
+@pytest.mark.parametrize(
+    "sls",
+    [
+        "orch/cluster",
+        "cluster/upgrade",
+        "cluster/shrink",
+        "cluster/rotate_token",
+        "cluster/rotate_certificates",
+    ],
+)
+def test_one_orchestration_at_a_time(sls: str, tree: Make) -> None:
+    assert tree().render(f"{sls}.sls")["include"][0] == "cluster.alone"
 
 
 def test_the_upgrade_wants_the_lock_and_asks_as_a_voter(tree: Make) -> None:

@@ -44,7 +44,8 @@ class Master:
 
     def run(self) -> dict[str, Any]:
         said = self.heal.run()
-        assert said["outputter"] == "quiet"
+        assert said["outputter"] == "heal"
+        self.shown = load_ext("outputters/heal.py").output(said["data"])
         return dict(said["data"])
 
     @property
@@ -84,22 +85,21 @@ def master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Master:
     return Master(tmp_path, monkeypatch)
 
 
-def test_nothing_drifted(master, capsys):
+def test_nothing_drifted(master):
     said = master.run()
     assert master.ran == ["cluster.highstate"]
     assert (said["retcode"], said["ok"], said["repaired"]) == (0, True, [])
     assert master.metrics["f1_heal_last_success_timestamp_seconds"] == master.last["at"] > 1e9
-    assert capsys.readouterr().err.startswith("0 repaired, 0 failed")
+    assert master.shown.startswith("0 repaired, 0 failed")
 
 
-def test_what_it_repaired_is_one_line_a_change(master, capsys):
+def test_what_it_repaired_is_one_line_a_change(master):
     changed = state("/etc/x", diff="-a +b") | state("/etc/same") | state("vote", Deployment="new")
     master.answer = orchestrated(f1_worker_1=state("ssh", running=True), f1_master=changed)
     lines = ["f1-worker-1: ssh (running)", "f1-master: /etc/x (diff)"]
     lines += ["f1-master: vote (Deployment)"]
     assert master.run()["repaired"] == lines
-    err = capsys.readouterr().err.splitlines()
-    assert err[:3] == [f"repaired {line}" for line in lines]
+    assert master.shown.splitlines()[:3] == [f"repaired {line}" for line in lines]
     assert "-a +b" not in json.dumps(master.last), "no content of a file is told"
     assert master.metrics["f1_heal_repaired_total"] == 3
     assert (master.state / "metrics/heal.prom").stat().st_mode & 0o777 == 0o644
@@ -111,7 +111,7 @@ def test_what_it_repaired_is_one_line_a_change(master, capsys):
     assert master.metrics["f1_heal_repaired_total"] == 4
 
 
-def test_a_failure_is_told_and_the_last_success_stays(master, capsys):
+def test_a_failure_is_told_and_the_last_success_stays(master):
     master.run()
     good = {**master.last, "succeeded": 1234}
     (master.state / "heal/last.json").write_text(json.dumps(good))
@@ -123,7 +123,7 @@ def test_a_failure_is_told_and_the_last_success_stays(master, capsys):
     assert (said["retcode"], said["ok"]) == (1, False)
     assert master.metrics["f1_heal_last_success_timestamp_seconds"] == 1234
     assert master.metrics["f1_heal_failed_states"] == 2
-    assert "FAILED f1-worker-2: silent for 120 s" in capsys.readouterr().err
+    assert "FAILED f1-worker-2: silent for 120 s" in master.shown
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,7 @@ print("held", flush=True); sys.stdin.read()
     assert len(master.ran) == 1
     assert (said["retcode"], said["ok"]) == (0, True), "what it last found still holds"
     assert said["skipped"]["why"].startswith("cluster runs since ")
+    assert master.shown == f"not now: {said['skipped']['why']}"
     assert "by ada@laptop" in master.last["skipped"]["why"]
 
 
