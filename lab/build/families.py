@@ -76,7 +76,8 @@ FAMILIES = (
         seconds=400,
         module="k8s.io/kubernetes",
         stamps=(
-            "k8s.io/component-base/version.gitVersion={version}",
+            # As K3s marks its own.
+            "k8s.io/component-base/version.gitVersion={version}+k3s1",
             "k8s.io/component-base/version.gitMajor={major}",
             "k8s.io/component-base/version.gitMinor={minor}",
             "k8s.io/component-base/version.gitTreeState=clean",

@@ -57,9 +57,13 @@ def orchestrated(name: str, sls: str) -> Result:
     """
     The Salt master ran the orchestration ``sls``; its states are this state's changes.
 
-    It is told who asked (``pillar["asked"]``), for its lock (salt/states/cluster/alone.sls).
+    It is told who asked (``pillar["asked"]``), for its lock (salt/states/cluster/alone.sls), and
+    which machines the cloud has (``pillar["machines"]``), for what is left of others.
     """
-    asked = {"asked": {"by": __utils__["lock.me"](), "what": sls}}
+    asked = {
+        "asked": {"by": __utils__["lock.me"](), "what": sls},
+        "machines": sorted(__utils__["ec2.machines"]()),
+    }
     return _run(name, "master.orchestrate", sls=sls, test=bool(__opts__["test"]), pillar=asked)
 
 

@@ -36,3 +36,9 @@ include:
       - file: /etc/rancher/k3s/registries.yaml
       - file: /etc/systemd/system/k3s-agent.service
       - k3s: /etc/rancher/k3s/token
+
+# When its certificates end, as a metric.
+certificates:
+  k3s.certificates_told:
+    - require:
+      - k3s: k3s-agent

@@ -87,3 +87,9 @@ k3s_agent_token:
   k3s.token_offered:
     - require:
       - kube: nodes without a machine
+
+# When its certificates end, as a metric.
+certificates:
+  k3s.certificates_told:
+    - require:
+      - k3s: k3s

@@ -7,5 +7,6 @@ include:
   - orch.artifacts
   - orch.machines
   - orch.handover
+  - orch.backup_key
   - orch.surplus
   - orch.proof
