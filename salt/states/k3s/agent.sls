@@ -38,7 +38,7 @@ include:
       - k3s: /etc/rancher/k3s/token
 
 # When its certificates end, as a metric.
-certificates:
+/var/lib/f1/metrics/k3s-certificates.prom:
   k3s.certificates_told:
     - require:
       - k3s: k3s-agent

@@ -89,7 +89,7 @@ k3s_agent_token:
       - kube: nodes without a machine
 
 # When its certificates end, as a metric.
-certificates:
+/var/lib/f1/metrics/k3s-certificates.prom:
   k3s.certificates_told:
     - require:
       - k3s: k3s
