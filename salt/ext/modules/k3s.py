@@ -6,6 +6,7 @@ Paths and token format are K3s's (https://docs.k3s.io/cli/token):
 """
 
 import base64
+import os
 import re
 import shutil
 import ssl
@@ -34,6 +35,9 @@ LEFT = (
 )
 MOUNTED_UNDER = ("/run/k3s/", "/var/lib/kubelet/", "/var/lib/rancher/k3s/", "/run/netns/cni-")
 LINKS = ("cni0", "flannel.1")
+# Packet rules, as k3s-killall.sh tells them from others.
+RULES = re.compile("KUBE-|CNI-|flannel", re.IGNORECASE)
+AUXILIARY = "/var/lib/rancher/k3s/data/current/bin/aux"
 
 BINARY = "/usr/local/bin/k3s"
 # Where K3s keeps certificates (https://docs.k3s.io/cli/certificate), in files of this suffix.
@@ -338,6 +342,8 @@ def clear() -> None:
         subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
     for link in LINKS:
         subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False)
+    for command in ("iptables", "ip6tables"):
+        _forget_rules(command)
     for path in LEFT:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -348,6 +354,26 @@ def _authority(one: x509.Certificate) -> bool:
         return bool(one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
     except x509.ExtensionNotFound:
         return False
+
+
+def _forget_rules(command: str) -> None:
+    """
+    Remove the packet rules of pods and services: one that leads a port of the host to a pod that
+    is gone would win over that of the pod that comes.
+    """
+    # K3s brings its own programs; they are preferred to the machine's, as it does itself.
+    path = f"{AUXILIARY}:{os.environ.get('PATH', '')}"
+    programs = [shutil.which(f"{command}-{verb}", path=path) for verb in ("save", "restore")]
+    if None in programs:
+        return
+    save, restore = programs
+    done = subprocess.run([str(save)], capture_output=True, text=True, timeout=60, check=False)
+    kept = [line for line in done.stdout.splitlines() if not RULES.search(line)]
+    if kept:
+        rules = "\n".join([*kept, ""])
+        subprocess.run(
+            [str(restore)], input=rules, capture_output=True, text=True, timeout=60, check=False
+        )
 
 
 def _systemctl(*arguments: str) -> str:

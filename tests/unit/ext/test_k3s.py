@@ -43,6 +43,20 @@ echo "fatal: no route to host"
 """
 
 
+RULES = """\
+#!/bin/sh
+cat <<END
+*nat
+:CNI-HOSTPORT-DNAT - [0:0]
+-A OUTPUT -d 192.0.2.1/32 -j ACCEPT
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+-A KUBE-SERVICES -j KUBE-NODEPORTS
+-A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG
+COMMIT
+END
+"""
+
+
 class Machine:
     """A machine with a fake systemd, and our module and states on it."""
 
@@ -79,7 +93,10 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+    programs = {"systemctl": SYSTEMCTL, "journalctl": JOURNALCTL}
+    for name in ("iptables", "ip6tables"):
+        programs |= {f"{name}-save": RULES, f"{name}-restore": f"#!/bin/sh\ncat >$F1_FAKE/{name}\n"}
+    for name, text in programs.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -235,6 +252,15 @@ def test_absent_removes_what_is_left(machine: Machine, tmp_path: Path) -> None:
     machine.module.__dict__["_shims"] = list
     assert machine.states.absent("k3s")["changes"] == {str(left): "removed"}
     assert machine.states.absent("k3s")["changes"] == {}
+
+
+def test_absent_forgets_the_rules_of_pods_and_no_others(machine: Machine, tmp_path: Path) -> None:
+    machine.module.__dict__.update(LEFT=(), MOUNTED_UNDER=("/none/",), LINKS=())
+    machine.module.__dict__["_shims"] = list
+    machine.module.clear()
+    for name in ("iptables", "ip6tables"):
+        kept = (tmp_path / name).read_text()
+        assert kept == "*nat\n-A OUTPUT -d 192.0.2.1/32 -j ACCEPT\nCOMMIT\n"
 
 
 BODY = b"binary" * 1000
