@@ -203,7 +203,8 @@ def _accept(platform: dict[str, Any], name: str, minion_pub: str) -> None:
         return None, f"no machine named {master}"
 
     aws.wait(f"{master} to be known, which takes the key of {name}", MASTER_SECONDS, introduced)
-    remember_master(platform)
+    # It was described after it had been introduced.
+    remember_master(platform, item)
 
     def accepted() -> tuple[bool | None, str]:
         try:
@@ -238,15 +239,18 @@ def _wait_ready(platform: dict[str, Any], name: str, role: str, told: dict[str, 
     aws.wait(f"Salt on {name}", READY_SECONDS, probe)
 
 
-def remember_master(platform: dict[str, Any]) -> dict[str, Any]:
+def remember_master(
+    platform: dict[str, Any], instance: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """
     Make ``ssh -F .state/ssh/config <master>`` work from here; return the master's instance.
 
-    Its host keys are those that the operator once checked (``known/``), from whatever machine.
+    ``instance`` is the master if it was just described. Its host keys are those that the operator
+    once checked (``known/``), from whatever machine.
     Raises NoMaster if there is none, or none that runs.
     """
     master = f"{platform['name']}-master"
-    instance = ec2.instance(platform, master)
+    instance = instance or ec2.instance(platform, master)
     if instance is None:
         raise NoMaster(
             f"no machine named {master}; run `salt-run state.orchestrate orch.machines` first"

@@ -554,7 +554,8 @@ class Lookup:
         if wanted.subnet is None:
             place = _place(self.platform, wanted)
             cidr = vpc.subnet_cidr(self.platform, place)
-            return str(self._once(("subnet", cidr), lambda: vpc.subnet_id(self.platform, place)))
+            ask = partial(vpc.subnet_id, self.platform, place, self._view)
+            return str(self._once(("subnet", cidr), ask))
         home = self._once("vpc", self._view.needed_id)
         inside = [{"Name": "vpc-id", "Values": [home]}]
         subnets = self._pages("describe_subnets", "Subnets", Filters=inside)
@@ -570,7 +571,9 @@ class Lookup:
     def groups(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """Return the ids of the groups: ids as they are, names without the platform's."""
         names = [f"{self.platform['name']}-{g}" for g in wanted if not g.startswith("sg-")]
-        ids = self._once(("groups", *names), lambda: vpc.group_ids(self.platform, names))
+        ids = self._once(
+            ("groups", *names), partial(vpc.group_ids, self.platform, names, self._view)
+        )
         known = dict(zip(names, ids, strict=True))
         return tuple(known.get(f"{self.platform['name']}-{g}", g) for g in wanted)
 

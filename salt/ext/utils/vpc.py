@@ -58,18 +58,18 @@ def subnet_cidr(platform: dict[str, Any], machine: str) -> str:
     return _place(platform, machine)[1]
 
 
-def subnet_id(platform: dict[str, Any], machine: str) -> str:
+def subnet_id(platform: dict[str, Any], machine: str, view: "View | None" = None) -> str:
     """Return the id of the subnet in which ``machine`` lies, or raise CloudError."""
     name, cidr = _place(platform, machine)
-    found = View(platform).subnet(cidr)
+    found = (view or View(platform)).subnet(cidr)
     if found is None:
         raise _absent("subnet", f"{name} ({cidr})")
     return str(found["SubnetId"])
 
 
-def group_ids(platform: dict[str, Any], names: list[str]) -> list[str]:
+def group_ids(platform: dict[str, Any], names: list[str], view: "View | None" = None) -> list[str]:
     """Return the ids of the security groups ``names``, in their order, or raise CloudError."""
-    groups = View(platform).groups()
+    groups = (view or View(platform)).groups()
     for name in names:
         if name not in groups:
             raise _absent("security group", name)
