@@ -106,6 +106,34 @@ def test_a_plan_on_an_empty_account_names_every_rule_that_a_run_makes(walk):
     assert plan["master rules"].keys() == outcome(walk())["master rules"].keys()
 
 
+def test_a_lost_key_is_not_replaced_while_machines_have_it(walk, sent, platform, tmp_path):
+    walk()
+    private = tmp_path / "state/ssh/id_ed25519"
+    lost = private.read_bytes()
+    private.unlink()
+    made = ec2_call(
+        platform,
+        "run_instances",
+        ImageId=platform["image"]["id"],
+        MinCount=1,
+        MaxCount=1,
+        SubnetId=vpc.subnet_id(platform, "f1-worker-1"),
+        ClientToken=ec2.token("f1-worker-1"),
+    )
+    result = walk()["key"]
+    assert result["result"] is False
+    assert "f1-worker-1" in result["comment"]
+    assert "put .state/ssh/id_ed25519 back, or remove the machines first" in result["comment"]
+    assert changing(sent) == []
+    assert not private.exists()
+
+    private.write_bytes(lost)
+    assert walk()["key"]["changes"] == {}
+    private.unlink()
+    ec2_call(platform, "terminate_instances", InstanceIds=[made["Instances"][0]["InstanceId"]])
+    assert walk()["key"]["changes"].keys() == {"private key", "key pair"}
+
+
 def ec2_call(platform: dict[str, Any], request: str, **arguments: Any) -> dict[str, Any]:
     return aws.call(platform, "ec2", request, **arguments)
 
@@ -147,7 +175,7 @@ def test_the_record_follows_the_address(walk, platform):
     platform["dns"]["zone"] = "example.org"
     assert "no public Route 53 zone example.org" in walk()["record"]["comment"]
     aws.call(platform, "route53", "create_hosted_zone", Name="example.org", CallerReference="1")
-    address = ec2.address(platform, "f1-master")
+    address = vpc.address(platform, "f1-master")
     assert address is not None
     assert outcome(walk())["record"] == {
         "vote.example.org": {"old": None, "new": address["PublicIp"]}
