@@ -71,9 +71,17 @@ def present(name: str) -> dict[str, Any]:
         comment = "; ".join([f"would change: {', '.join(changes)}", *remarks])
         return {"name": name, "result": None, "changes": changes, "comment": comment}
 
-    errors = _repair(repairs)
-    errors.update(_make(fleet, absent, unfinished))
-    done = {what: change for what, change in changes.items() if what not in errors}
+    # Made first: much of a machine can be changed only while it runs (its address, for one).
+    errors = _make(fleet, absent, unfinished)
+    missed = set(errors)
+    errors.update(
+        _repair({what: d for what, d in repairs.items() if what.partition(" ")[0] not in missed})
+    )
+    done = {
+        what: change
+        for what, change in changes.items()
+        if what not in errors and what.partition(" ")[0] not in missed
+    }
     if errors:
         words = "\n".join(f"{what}: {error}" for what, error in sorted(errors.items()))
         return {**failed(name, aws.CloudError(words)), "changes": done}

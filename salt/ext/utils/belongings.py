@@ -216,7 +216,7 @@ def _record(platform: dict[str, Any]) -> list[str]:
         if item["Name"] == domain and item["Type"] == "A"
         for value in item.get("ResourceRecords", [{"Value": "an alias"}])
     ]
-    address = ec2.address(platform, f"{platform['name']}-master")
+    address = vpc.address(platform, f"{platform['name']}-master")
     if not values or (address and values == [address["PublicIp"]]):
         return []
     return [f"record {domain} ({', '.join(values)})"]

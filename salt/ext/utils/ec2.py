@@ -193,15 +193,9 @@ def image(platform: dict[str, Any], wanted: dict[str, Any] | None = None) -> dic
     return newest
 
 
-def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the elastic address ``name``, or None."""
-    answer = aws.call(platform, "ec2", "describe_addresses", Filters=aws.mine(platform, name))
-    return aws.one(answer["Addresses"], "PublicIp", name)
-
-
 def associate(platform: dict[str, Any], name: str, instance_id: str) -> str:
     """Give the elastic address ``name`` to the instance if it has not got it; return it."""
-    found = address(platform, name)
+    found = vpc.address(platform, name)
     if found is None:
         raise aws.CloudError(
             f"no elastic address named {name}; run `salt-run state.orchestrate orch.network` first"

@@ -592,7 +592,7 @@ class Lookup:
     def address(self, name: str) -> dict[str, Any] | None:
         """Return the elastic address ``name``, or None."""
         found: dict[str, Any] | None = self._once(
-            ("address", name), lambda: ec2.address(self.platform, name)
+            ("address", name), partial(self._view.address, name)
         )
         return found
 

@@ -76,6 +76,11 @@ def group_ids(platform: dict[str, Any], names: list[str], view: "View | None" = 
     return [str(groups[name]["GroupId"]) for name in names]
 
 
+def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the elastic address ``name`` as EC2 describes it, or None. Two are a CloudError."""
+    return View(platform).address(name)
+
+
 def subnets(platform: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Return all subnets that there shall be: name → (addresses, zone), the master's first."""
     name, network, zones = platform["name"], platform["network"], platform["aws"]["zones"]
@@ -236,11 +241,12 @@ class View:
 
     def address(self, name: str) -> dict[str, Any] | None:
         """
-        Return the elastic address ``name``, or None: by its tags, else by what has it, which is
-        the NAT gateway (``f1-nat``) or the machine at the master's fixed private address.
+        Return the elastic address ``name``, or None: by its tags, else by what has it, which of
+        ``f1-nat`` is the NAT gateway, of ``f1-master`` the machine at the fixed private address.
         """
+        ours = self.platform["name"]
         found = self._addresses(aws.mine(self.platform, name))
-        if not found and name == f"{self.platform['name']}-nat":
+        if not found and name == f"{ours}-nat":
             held = [
                 str(used["AllocationId"])
                 for item in self.nats("pending", "available")
@@ -248,7 +254,7 @@ class View:
                 if used.get("AllocationId")
             ]
             found = self._addresses(_by("allocation-id", held[:1])) if held else []
-        elif not found and self.vpc_id():
+        elif not found and name == f"{ours}-master" and self.vpc_id():
             filters = [
                 *_by("vpc-id", [self.needed_id()]),
                 *_by("private-ip-address", [self.platform["network"]["master_ip"]]),

@@ -10,6 +10,7 @@ import ec2 as ec2_util
 import environment
 import firstcontact
 import pytest
+import vpc
 import yaml
 from salt.exceptions import SaltCloudException
 
@@ -53,7 +54,7 @@ def test_a_master_is_launched_as_declared(driver, platform, machines, tmp_path):
     item = ec2_util.by_id(platform, made["id"])
     assert item["MetadataOptions"]["HttpTokens"] == "required"
     assert item["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
-    address = ec2_util.address(platform, "f1-master")
+    address = vpc.address(platform, "f1-master")
     assert address is not None
     assert address["InstanceId"] == made["id"]
     known = (tmp_path / "state" / "known_hosts").read_text()

@@ -266,7 +266,7 @@ def test_another_name_removes_nothing_and_all_is_listed(walk, platform, confirm)
     assert list(result) == ["may be removed"]
     said = result["may be removed"]["comment"]
     assert said.endswith("make down CLOUD=aws CONFIRM=f1")
-    address = ec2.address(platform, "f1-master")
+    address = vpc.address(platform, "f1-master")
     assert address is not None
     for word in (ident, address["PublicIp"], vpc.id_of(platform), "gateway igw-", "key pair key-"):
         assert word in said

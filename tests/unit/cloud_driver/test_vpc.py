@@ -4,6 +4,9 @@ import types
 from typing import Any
 
 import aws
+import belongings
+import launch
+import leftovers
 import pytest
 import vpc
 from botocore.exceptions import ClientError
@@ -303,3 +306,9 @@ def test_a_master_is_found_by_its_fixed_address(up, platform):  # noqa: F811
     keys = [{"Key": "Name"}, {"Key": aws.PLATFORM_TAG}]
     call(platform, "delete_tags", Resources=[found["AllocationId"]], Tags=keys)
     assert (view.address("f1-master") or {})["AllocationId"] == found["AllocationId"]
+    # Everybody finds it in the same way, and takes it for no other.
+    assert (launch.Lookup(platform).address("f1-master") or {})["PublicIp"] == found["PublicIp"]
+    assert [item["PublicIp"] for item in leftovers.addresses(platform)] == [found["PublicIp"]]
+    assert leftovers.is_platforms(platform, leftovers.addresses(platform)[0])
+    assert belongings.around(platform)[0] == f"address {found['PublicIp']}"
+    assert vpc.address(platform, "f1-worker-1") is None
