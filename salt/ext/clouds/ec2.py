@@ -54,6 +54,7 @@ operator's machine to hear them, and each takes a second to find that out.
 import functools
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,9 @@ __active_provider_name__: Any
 __virtualname__ = "ec2"
 
 log = logging.getLogger(__name__)
+
+# A machine younger than this that cannot be introduced is one whose creation failed.
+_NEW = timedelta(hours=1)
 
 
 def __virtual__() -> str:
@@ -335,8 +339,9 @@ def _finish(
     """
     Bring an existing machine to where a creation ends; say whether it had been there before.
 
-    A machine that never got there and does not now is removed: it would fail in every run.
-    (An interrupted run is no failure: what it leaves is finished by the next.)
+    A new machine that never got there and does not now is removed: it would fail in every run.
+    (An interrupted run is no failure: what it leaves is finished by the next.) One that is older
+    may only have lost its tag, and is left to the operator.
     """
     instance_id = item["InstanceId"]
     is_known = ec2.tag(item, firstcontact.INTRODUCED) == instance_id
@@ -353,7 +358,7 @@ def _finish(
     except Exception as error:
         if is_known:
             raise
-        raise aws.CloudError(_removed(platform, spec, instance_id, error)) from error
+        raise aws.CloudError(_removed(platform, spec, item, error)) from error
     answer = {**ec2.full(ec2.by_id(platform, instance_id)), "existed": is_known}
     if found:
         answer["differences"] = {each.what: {"old": each.old, "new": each.new} for each in found}
@@ -363,10 +368,18 @@ def _finish(
 
 
 def _removed(
-    platform: dict[str, Any], spec: launch.Spec, instance_id: str, error: Exception
+    platform: dict[str, Any], spec: launch.Spec, item: dict[str, Any], error: Exception
 ) -> str:
-    """Remove the failed machine unless it is to be kept; return the words of its error."""
+    """Remove the failed machine unless it is old or to be kept; return the words of its error."""
+    instance_id = item["InstanceId"]
     what = f"{spec.name} ({instance_id})"
+    born = _born(item)
+    if datetime.now(UTC) - born > _NEW:
+        return (
+            f"{what} is of {born:%Y-%m-%d %H:%M} UTC and has no tag {firstcontact.INTRODUCED}; it "
+            f"could not be introduced anew and was left as it is: {error}; look at it, or replace "
+            f"it (salt-cloud -d {spec.name})"
+        )
     if spec.keep_failed:
         return f"{what} failed and is kept; remove it with salt-cloud -d {spec.name}: {error}"
     try:
@@ -377,6 +390,13 @@ def _removed(
             f"{refused}; remove it with salt-cloud -d {spec.name}"
         )
     return f"{what} was terminated again (removed: {', '.join(gone)}): {error}"
+
+
+def _born(item: dict[str, Any]) -> datetime:
+    """Return when the machine was made: a start renews its launch time, its first disk tells."""
+    disks = [device.get("Ebs", {}) for device in item.get("BlockDeviceMappings", [])]
+    times = [item["LaunchTime"], *(disk["AttachTime"] for disk in disks if "AttachTime" in disk)]
+    return min(times)
 
 
 def _running(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,28 @@ def test_an_unfinished_machine_that_fails_is_not_met_again(driver, machines, mon
         driver.introduce("f1-master", call="action")
     machines.fails = None
     assert driver.create(vm("f1-master"))["existed"] is False
+
+
+def test_an_old_machine_that_lost_its_tag_is_not_removed(driver, platform, machines, monkeypatch):
+    made = driver.create(vm("f1-master"))
+    aws.call(
+        platform,
+        "ec2",
+        "delete_tags",
+        Resources=[made["id"]],
+        Tags=[{"Key": firstcontact.INTRODUCED}],
+    )
+    firstcontact.forget(platform, "f1-master")
+    monkeypatch.setattr(firstcontact, "ANNOUNCE_SECONDS", 0.5)
+    monkeypatch.setattr(driver, "_NEW", timedelta(0))
+    with pytest.raises(SaltCloudException, match=r"left as it is: waited 0\.5 s .*-d f1-master"):
+        driver.create(vm("f1-master"))
+    assert driver.list_nodes()["f1-master"]["state"] == "running"
+    launched = datetime(2026, 3, 1, tzinfo=UTC)
+    older = {"Ebs": {"AttachTime": launched - timedelta(weeks=3)}}
+    assert driver._born({"LaunchTime": launched, "BlockDeviceMappings": [older, {}]}) == (
+        launched - timedelta(weeks=3)
+    )
 
 
 def test_a_worker_without_a_master_does_not_wait_for_long(driver, machines, monkeypatch):
