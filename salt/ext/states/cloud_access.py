@@ -92,7 +92,8 @@ def rules(name: str, ingress: list[dict[str, Any]]) -> dict[str, Any]:
     """
     Make the group ``name`` let in exactly ``ingress``, and let everything out.
 
-    A rule is ``{protocol: tcp | udp, ports: 443 | 4505-4506, from: <CIDR or group name>}``.
+    A rule is ``{protocol: tcp | udp | icmp, ports: 443 | 4505-4506, from: <CIDR or group name>}``;
+    the ports of icmp are ``<type>-<code>``.
     """
     view, steps = _begin(name)
     groups = view.groups()

@@ -168,6 +168,18 @@ def test_workers_let_in_nothing_from_the_internet(walk, platform):
     assert not any(rule["IpRanges"] or rule["Ipv6Ranges"] for rule in worker["IpPermissions"])
 
 
+def test_the_master_hears_that_its_packets_are_too_large(walk, platform):
+    assert outcome(walk(test=True))["master rules"]["ingress icmp/3-4 0.0.0.0/0"]
+    walk()
+    (master,) = ec2_call(
+        platform, "describe_security_groups", GroupIds=[group_id(platform, "f1-master")]
+    )["SecurityGroups"]
+    (rule,) = [item for item in master["IpPermissions"] if item["IpProtocol"] == "icmp"]
+    assert (rule["FromPort"], rule["ToPort"]) == (3, 4)
+    assert rule["IpRanges"][0]["CidrIp"] == "0.0.0.0/0"
+    assert outcome(walk()) == {}
+
+
 def test_the_record_follows_the_address(walk, platform):
     by_hand = walk()["record"]
     assert by_hand["changes"] == {}
