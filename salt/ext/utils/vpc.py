@@ -239,6 +239,15 @@ class View:
         ids = self._ids([self.platform["network"]["master_cidr"]])
         return [n for n in self.inside("nats") if n["SubnetId"] in ids and n["State"] in states]
 
+    def nat_allocations(self) -> list[str]:
+        """Return the allocation ids of the elastic addresses that our NAT gateways hold."""
+        return [
+            str(used["AllocationId"])
+            for item in self.nats("pending", "available")
+            for used in item.get("NatGatewayAddresses", [])
+            if used.get("AllocationId")
+        ]
+
     def address(self, name: str) -> dict[str, Any] | None:
         """
         Return the elastic address ``name``, or None: by its tags, else by what has it, which of
@@ -247,12 +256,7 @@ class View:
         ours = self.platform["name"]
         found = self._addresses(aws.mine(self.platform, name))
         if not found and name == f"{ours}-nat":
-            held = [
-                str(used["AllocationId"])
-                for item in self.nats("pending", "available")
-                for used in item.get("NatGatewayAddresses", [])
-                if used.get("AllocationId")
-            ]
+            held = self.nat_allocations()
             found = self._addresses(_by("allocation-id", held[:1])) if held else []
         elif not found and name == f"{ours}-master" and self.vpc_id():
             filters = [
