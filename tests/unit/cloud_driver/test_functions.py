@@ -202,6 +202,7 @@ def test_images_of_machines_go_with_their_snapshots(cloud, fleet, platform):
         "available",
     )
     assert made["snapshots"]
+    assert set(made["snapshots"]) <= set(cloud.ask("list_snapshots"))
     again = cloud.act("create_image", "f1-master", image="before-upgrade")
     assert (again["id"], again["changed"]) == (made["id"], False)
     timed = cloud.act("create_image", "f1-worker-1", reboot="true")
