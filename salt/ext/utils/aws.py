@@ -354,3 +354,16 @@ def bucket(platform: dict[str, Any]) -> str:
     if asker not in _accounts:
         _accounts[asker] = str(call(platform, "sts", "get_caller_identity")["Account"])
     return f"{platform['name']}-{_accounts[asker]}"
+
+
+def store(platform: dict[str, Any]) -> dict[str, str]:
+    """
+    Return the arguments by which S3 requests name the bucket.
+
+    A name that we give can be guessed, and taken by another account before us: S3 then refuses
+    (``ExpectedBucketOwner``). A bucket that the operator names may be another account's.
+    """
+    name = bucket(platform)
+    if platform["aws"]["bucket"]:
+        return {"Bucket": name}
+    return {"Bucket": name, "ExpectedBucketOwner": _accounts[client(platform, "sts")]}

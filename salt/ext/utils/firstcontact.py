@@ -71,7 +71,7 @@ def object_url(platform: dict[str, Any], key: str) -> str:
 
 def _read(platform: dict[str, Any], key: str) -> dict[str, Any] | None:
     try:
-        answer = aws.call(platform, "s3", "get_object", Bucket=aws.bucket(platform), Key=key)
+        answer = aws.call(platform, "s3", "get_object", **aws.store(platform), Key=key)
     except aws.CloudError as error:
         if aws.code(error) in {"NoSuchKey", "404"}:
             return None
@@ -95,7 +95,7 @@ def known(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
 def forget(platform: dict[str, Any], name: str, instance_id: str | None = None) -> None:
     """Forget what earlier machines of that name announced, and the host keys of that one."""
     for key in (f"announce/{name}.json", f"known/{name}.json"):
-        aws.call(platform, "s3", "delete_object", Bucket=aws.bucket(platform), Key=key)
+        aws.call(platform, "s3", "delete_object", **aws.store(platform), Key=key)
     if instance_id:
         _write_known_hosts(instance_id, [])
 
@@ -113,7 +113,7 @@ def introduce(platform: dict[str, Any], name: str, role: str, instance_id: str) 
         platform,
         "s3",
         "put_object",
-        Bucket=aws.bucket(platform),
+        **aws.store(platform),
         Key=f"known/{name}.json",
         Body=json.dumps(told).encode(),
         ContentType="application/json",

@@ -7,6 +7,7 @@ from typing import Any
 import aws
 import ec2
 import environment
+import firstcontact
 import pytest
 import vpc
 import yaml
@@ -178,6 +179,63 @@ def test_the_master_hears_that_its_packets_are_too_large(walk, platform):
     assert (rule["FromPort"], rule["ToPort"]) == (3, 4)
     assert rule["IpRanges"][0]["CidrIp"] == "0.0.0.0/0"
     assert outcome(walk()) == {}
+
+
+def test_a_bucket_of_another_region_is_refused(walk, platform):
+    bucket = aws.bucket(platform)
+    place = {"LocationConstraint": "us-west-2"}
+    aws.call(
+        {**platform, "aws": {**platform["aws"], "region": "us-west-2"}},
+        "s3",
+        "create_bucket",
+        Bucket=bucket,
+        CreateBucketConfiguration=place,
+    )
+    result = walk()["bucket"]
+    assert result["result"] is False
+    assert f"{bucket} is in us-west-2, not in eu-west-3 (platform.aws.region)" in result["comment"]
+
+
+def test_a_bucket_whose_making_was_interrupted_gets_its_tags(walk, platform):
+    bucket = aws.bucket(platform)
+    place = {"LocationConstraint": platform["aws"]["region"]}
+    aws.call(platform, "s3", "create_bucket", Bucket=bucket, CreateBucketConfiguration=place)
+    assert walk(test=True)["bucket"]["changes"].keys() == {"tags", "public access"}
+    walk()
+    tags = aws.call(platform, "s3", "get_bucket_tagging", Bucket=bucket)["TagSet"]
+    assert {"Key": "f1:platform", "Value": "f1"} in tags
+    assert walk()["bucket"]["changes"] == {}
+
+
+def test_a_bucket_that_the_operator_names_gets_no_tags(walk, platform):
+    platform["aws"]["bucket"] = "somebody-elses"
+    place = {"LocationConstraint": platform["aws"]["region"]}
+    aws.call(
+        platform, "s3", "create_bucket", Bucket="somebody-elses", CreateBucketConfiguration=place
+    )
+    assert walk(test=True)["bucket"]["changes"].keys() == {"public access"}
+
+
+@pytest.mark.parametrize("named", [None, "of-the-operator"])
+def test_the_bucket_that_we_name_must_be_the_accounts_own(walk, platform, monkeypatch, named):
+    platform["aws"]["bucket"] = named
+    owners: dict[str, Any] = {}
+    send = BaseClient._make_api_call
+
+    def noted(client: Any, operation: str, arguments: dict[str, Any]) -> Any:
+        if "Bucket" in arguments and operation != "CreateBucket":
+            owners[operation] = arguments.get("ExpectedBucketOwner")
+        return send(client, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", noted)
+    walk()
+    built = environment.Built(ROOT / "README.md", "ef" * 32)
+    environment.publish(platform, built)
+    firstcontact.forget(platform, "f1-master")
+    assert firstcontact.known(platform, "f1-master") is None
+    assert owners.keys() >= {"HeadBucket", "PutBucketTagging", "HeadObject", "PutObject"}
+    assert owners.keys() >= {"PutPublicAccessBlock", "GetObject", "DeleteObject"}
+    assert set(owners.values()) == {None if named else "123456789012"}
 
 
 def test_the_record_follows_the_address(walk, platform):
