@@ -155,7 +155,8 @@ def _function(function: Callable[..., Any]) -> Callable[..., Any]:
 # Lists ------------------------------------------------------------------------------------------
 
 
-def list_nodes(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return the platform's machines by name, in short.
 
@@ -165,11 +166,11 @@ def list_nodes(call: str | None = None) -> dict[str, dict[str, Any]]:
 
         salt-cloud -Q
     """
-    _need(call, "function", "list_nodes")
-    return ec2.machines(_platform())
+    return ec2.machines(platform)
 
 
-def list_nodes_min(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes_min(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return name, id and state of the platform's machines (salt-cloud's check of existence).
 
@@ -179,12 +180,12 @@ def list_nodes_min(call: str | None = None) -> dict[str, dict[str, Any]]:
 
         salt-cloud -f list_nodes_min aws
     """
-    _need(call, "function", "list_nodes_min")
-    found = ec2.machines(_platform())
+    found = ec2.machines(platform)
     return {name: {"id": item["id"], "state": item["state"]} for name, item in found.items()}
 
 
-def list_nodes_full(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes_full(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return all that EC2 knows of the platform's machines and matters here, by name.
 
@@ -194,11 +195,11 @@ def list_nodes_full(call: str | None = None) -> dict[str, dict[str, Any]]:
 
         salt-cloud -F
     """
-    _need(call, "function", "list_nodes_full")
-    return {ec2.name_of(item): ec2.full(item) for item in ec2.instances(_platform())}
+    return ec2.described(platform)
 
 
-def list_nodes_select(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes_select(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return the fields of ``query.selection`` (``salt/config/cloud``) of every machine.
 
@@ -209,7 +210,7 @@ def list_nodes_select(call: str | None = None) -> dict[str, dict[str, Any]]:
         salt-cloud -S
     """
     selected: dict[str, dict[str, Any]] = salt.utils.cloud.list_nodes_select(
-        list_nodes_full("function"), __opts__["query.selection"], call
+        ec2.described(platform), __opts__["query.selection"]
     )
     return selected
 
@@ -285,7 +286,10 @@ def create(vm_: dict[str, Any]) -> dict[str, Any]:
     return {**made, "note": said} if said else made
 
 
-def dry_run(kwargs: dict[str, Any] | None = None, call: str | None = None) -> dict[str, Any]:
+@_function
+def dry_run(
+    platform: dict[str, Any], profile: asked.Profile, name: asked.Machine, **options: asked.Option
+) -> dict[str, Any]:
     """
     Ask EC2 whether it would make a machine of a profile, without its being made.
 
@@ -298,14 +302,7 @@ def dry_run(kwargs: dict[str, Any] | None = None, call: str | None = None) -> di
 
         salt-cloud -f dry_run aws profile=k3s-worker name=f1-worker-9
     """
-    _need(call, "function", "dry_run")
-    given = dict(kwargs or {})
-    if not given.get("profile") or not given.get("name"):
-        raise SaltCloudSystemExit(
-            "dry_run needs both: salt-cloud -f dry_run aws profile=k3s-worker name=f1-worker-9"
-        )
-    platform = _platform()
-    spec = _spec(platform, {**_profile(given["profile"]), **given})
+    spec = _spec(platform, {**_profile(profile), **options, "name": name})
     request = launch.request(platform, spec, launch.resolve(platform, spec), "")
     del request["UserData"]
     aws.dry_run(platform, "ec2", "run_instances", **request)

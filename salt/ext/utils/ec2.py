@@ -37,6 +37,11 @@ def machines(platform: dict[str, Any] | None = None) -> dict[str, dict[str, Any]
     return {name_of(item): brief(item) for item in instances(platform)}
 
 
+def described(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every machine of the platform by name, with all that is worth knowing of it."""
+    return {name_of(item): full(item) for item in instances(platform)}
+
+
 def instances(platform: dict[str, Any], name: str | None = None) -> list[dict[str, Any]]:
     """Return the living instances of the platform (those of ``name``), as EC2 describes them."""
     return [i for i in _ours(platform, ALIVE) if name is None or name_of(i) == name]

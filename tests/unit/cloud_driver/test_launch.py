@@ -401,7 +401,7 @@ def test_a_dry_run_launches_nothing(driver, platform, requests_seen):
         driver.dry_run({"profile": "k3s-worker", "name": "f1-worker-9", "size": "big"})
     with pytest.raises(SaltCloudException, match="no profile k4s"):
         driver.dry_run({"profile": "k4s", "name": "f1-worker-9"})
-    with pytest.raises(SaltCloudException, match="dry_run needs both"):
+    with pytest.raises(SaltCloudException, match="name=f1-worker-9"):
         driver.dry_run()
 
 
