@@ -203,10 +203,14 @@ def _accept(platform: dict[str, Any], name: str, minion_pub: str) -> None:
         return None, f"no machine named {master}"
 
     aws.wait(f"{master} to be known, which takes the key of {name}", MASTER_SECONDS, introduced)
-    # It was described after it had been introduced.
-    remember_master(platform, item)
 
     def accepted() -> tuple[bool | None, str]:
+        nonlocal asked, item
+        if time.monotonic() - asked > ASK_SECONDS:
+            # Its elastic address may come only now, and its first one go.
+            asked = time.monotonic()
+            item = ec2.instance(platform, master)
+        remember_master(platform, item)
         try:
             ssh.run(master, ["sudo", "sh", "-c", _ACCEPT.format(name=name)], stdin=minion_pub)
         except ssh.Unreachable as error:

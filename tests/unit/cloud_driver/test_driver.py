@@ -172,6 +172,28 @@ def test_an_old_machine_that_lost_its_tag_is_not_removed(driver, platform, machi
     )
 
 
+def test_an_address_of_the_master_that_comes_late_is_used(platform, monkeypatch):
+    master = {"InstanceId": "i-0", "State": {"Name": "running"}}
+    described = [{**master, "PublicIpAddress": "192.0.2.1"}]
+    used: list[str] = []
+
+    def run(name: str, *_: Any, **__: Any) -> None:
+        if used[-1] == "192.0.2.1":
+            described[0] = {**master, "PublicIpAddress": "198.51.100.1"}
+            raise firstcontact.ssh.Unreachable("timed out")
+
+    monkeypatch.setattr(firstcontact, "ASK_SECONDS", 0)
+    monkeypatch.setattr(firstcontact, "_read", lambda platform, key: {"instance_id": "i-0"})
+    monkeypatch.setattr(firstcontact, "_known_hosts", lambda: {"i-0": []})
+    monkeypatch.setattr(ec2_util, "instance", lambda platform, name: described[0])
+    monkeypatch.setattr(
+        firstcontact.ssh, "configure", lambda name, address, ident: used.append(address)
+    )
+    monkeypatch.setattr(firstcontact.ssh, "run", run)
+    firstcontact._accept(platform, "f1-worker-1", "a key")
+    assert used == ["192.0.2.1", "198.51.100.1"]
+
+
 def test_a_worker_without_a_master_does_not_wait_for_long(driver, machines, monkeypatch):
     monkeypatch.setattr(firstcontact, "ALONE_SECONDS", 0.5)
     machines.patience = 4
