@@ -226,11 +226,9 @@ class View:
     def endpoint(self, service: str) -> dict[str, Any] | None:
         """Return the gateway endpoint of ``service``, such as ``com.amazonaws.eu-west-3.s3``."""
         for item in self.inside("endpoints"):
-            state = str(item.get("State", "")).lower()
-            is_gone = state in ("deleting", "deleted", "failed", "rejected", "expired")
             # An interface endpoint of the same service is another thing.
             is_gateway = item.get("VpcEndpointType", "Gateway") == "Gateway"
-            if item["ServiceName"] == service and is_gateway and not is_gone:
+            if item["ServiceName"] == service and is_gateway and not is_gone(item):
                 return item
         return None
 
@@ -382,3 +380,9 @@ def _name(item: dict[str, Any]) -> str:
 
 def _by(name: str, values: list[str]) -> list[dict[str, Any]]:
     return [{"Name": name, "Values": values}]
+
+
+def is_gone(endpoint: dict[str, Any]) -> bool:
+    """Say whether a VPC endpoint is none any more, though EC2 still tells of it."""
+    state = str(endpoint.get("State", "")).lower()
+    return state in ("deleting", "deleted", "failed", "rejected", "expired")
