@@ -62,6 +62,7 @@ import addresses
 import asked
 import aws
 import belongings
+import drift
 import ec2
 import environment
 import firstcontact
@@ -71,6 +72,7 @@ import knobs
 import launch
 import machine
 import prices
+import profiles
 import salt.config
 import salt.utils.cloud
 import storage
@@ -231,7 +233,7 @@ def introduce(platform: dict[str, Any], name: str) -> dict[str, Any]:
     """
     item = machine.find(platform, name)
     name = ec2.name_of(item)
-    spec = launch.spec(platform, name, _profile(f"k3s-{launch.role_of(platform, name)}"))
+    spec = profiles.spec(platform, name, _profile(f"k3s-{profiles.role_of(platform, name)}"))
     return _finish(platform, spec, item)
 
 
@@ -240,25 +242,25 @@ def introduce(platform: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _profile(name: str) -> dict[str, Any]:
     """Return the profile ``name`` of ``salt/cloud/profiles.conf``, or raise CloudError."""
-    profiles = __opts__.get("profiles", {})
-    if name not in profiles:
+    known = __opts__.get("profiles", {})
+    if name not in known:
         raise aws.CloudError(
-            f"no profile {name} in salt/cloud/profiles.conf; there are: {', '.join(profiles)}"
+            f"no profile {name} in salt/cloud/profiles.conf; there are: {', '.join(known)}"
         )
-    return {**profiles[name], "profile": name}
+    return {**known[name], "profile": name}
 
 
-def _spec(platform: dict[str, Any], vm_: dict[str, Any]) -> launch.Spec:
+def _spec(platform: dict[str, Any], vm_: dict[str, Any]) -> profiles.Spec:
     """
     Return what ``vm_`` wants. With ``-p``, salt-cloud leaves out the profile's name and puts its
     own configuration (``salt/config/cloud``) into it as well.
     """
     file = Path(__opts__.get("conf_file") or "")
     config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    strange = set(config or {}) - set(launch.OPTIONS)
+    strange = set(config or {}) - set(profiles.OPTIONS)
     own = {key: value for key, value in vm_.items() if key not in strange}
     own["profile"] = vm_.get("profile") or __opts__.get("profile")
-    return launch.spec(platform, vm_["name"], own)
+    return profiles.spec(platform, vm_["name"], own)
 
 
 def create(vm_: dict[str, Any]) -> dict[str, Any]:
@@ -310,7 +312,7 @@ def dry_run(
 
 
 def _launch(
-    platform: dict[str, Any], spec: launch.Spec, look: launch.Lookup
+    platform: dict[str, Any], spec: profiles.Spec, look: launch.Lookup
 ) -> tuple[dict[str, Any], str | None]:
     """Launch the machine; return its instance and what came otherwise than asked."""
     ids = launch.resolve(platform, spec, look)
@@ -329,7 +331,7 @@ def _launch(
 
 def _finish(
     platform: dict[str, Any],
-    spec: launch.Spec,
+    spec: profiles.Spec,
     item: dict[str, Any],
     look: launch.Lookup | None = None,
 ) -> dict[str, Any]:
@@ -344,7 +346,7 @@ def _finish(
     is_known = ec2.tag(item, firstcontact.INTRODUCED) == instance_id
     try:
         item = _running(platform, spec.name, item)
-        found = launch.differences(platform, spec, item, look)
+        found = drift.differences(platform, spec, item, look)
         if not is_known:
             # Part of its creation, and needed by the first contact: its address, its forwarding.
             for difference in found:
@@ -365,7 +367,7 @@ def _finish(
 
 
 def _removed(
-    platform: dict[str, Any], spec: launch.Spec, item: dict[str, Any], error: Exception
+    platform: dict[str, Any], spec: profiles.Spec, item: dict[str, Any], error: Exception
 ) -> str:
     """Remove the failed machine unless it is old or to be kept; return the words of its error."""
     instance_id = item["InstanceId"]
@@ -495,7 +497,7 @@ def destroy(
 
 def _kept(platform: dict[str, Any], name: str) -> list[str]:
     """Return the devices of which the machine's profile says that their volumes stay."""
-    role = launch.role_of(platform, ec2.name_of(machine.find(platform, name)))
+    role = profiles.role_of(platform, ec2.name_of(machine.find(platform, name)))
     profile = __opts__.get("profiles", {}).get(f"k3s-{role}") or {}
     return [
         str(device.get("device"))
