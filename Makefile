@@ -14,20 +14,7 @@ unexport AWS_SESSION_TOKEN AWS_PROFILE
 DOWN := python -m lab down
 else
 LAB := : no lab:
-# At a terminal the plan is shown and the name asked for; elsewhere CONFIRM must say it. What still
-# costs money, and what is not ours, are the last lines, however the removal ended.
-define DOWN
-down() { salt-run --out=summary state.orchestrate orch.down "$$@"; }; \
-confirm='$(CONFIRM)'; \
-if [ -z "$$confirm" ] && [ -t 0 ]; then \
-  down test=True; \
-  read -r -p 'To remove all this for good, type the name of the platform: ' confirm; \
-fi; \
-case "$$confirm" in *[!a-z0-9-]*) echo "$$confirm is no platform's name" >&2; exit 1;; esac; \
-code=0; down pillar="{\"confirm\": \"$$confirm\"}" || code=$$?; \
-salt-cloud --out=nested --no-color -f left aws; \
-exit $$code
-endef
+DOWN := salt-run --out=summary platform.down confirm='$(CONFIRM)'
 endif
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -2,7 +2,8 @@
 
 One place for the lab's API and for tests that run moto themselves. `apply` patches the moto of
 this process; what each fix follows is in the API's reference (RunInstances, Ensuring idempotency,
-ModifyInstanceAttribute, CreateNatGateway, CreateVpcEndpoint, Route). It knows nothing of the lab.
+ModifyInstanceAttribute, CreateImage, CreateNatGateway, CreateVpcEndpoint, Route). It knows nothing
+of the lab.
 """
 
 import functools
@@ -14,6 +15,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.core.utils import camelcase_to_underscores
 from moto.ec2.exceptions import DryRunClientError, EC2ClientError, OperationNotPermitted4
+from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.nat_gateways import NatGatewayBackend
@@ -168,6 +170,17 @@ def _modify_credits(response: Any) -> ActionResult:
     )
 
 
+def _create_image(backend: Any, *args: Any, original: Callable[..., Any], **kw: Any) -> Any:
+    """Its snapshot has the tags that are meant for it (moto refuses them)."""
+    given = kw.pop("tag_specifications")
+    mine = [each for each in given if each["ResourceType"] == "snapshot"]
+    others = [each for each in given if each not in mine]
+    image = original(backend, *args, tag_specifications=others, **kw)
+    for pair in (pair for each in mine for pair in each["Tags"]):
+        image.ebs_snapshot.add_tag(pair["Key"], pair["Value"])
+    return image
+
+
 def _create_nat_gateway(backend: Any, *args: Any, original: Callable[..., Any], **kw: Any) -> Any:
     """Its private address is one of its subnet (moto draws any)."""
     made = original(backend, *args, **kw)
@@ -283,6 +296,7 @@ def apply() -> None:
         (InstanceResponse, "run_instances", _run_instances),
         (InstanceBackend, "terminate_instances", _terminate_instances),
         (Instance, "terminate", _terminate),
+        (AmiBackend, "create_image", _create_image),
         (NatGatewayBackend, "create_nat_gateway", _create_nat_gateway),
         (NatGatewayBackend, "delete_nat_gateway", _delete_nat_gateway),
         (VPCBackend, "create_vpc_endpoint", _create_vpc_endpoint),

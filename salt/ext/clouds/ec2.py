@@ -54,6 +54,7 @@ operator's machine to hear them, and each takes a second to find that out.
 import functools
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ import addresses
 import asked
 import aws
 import belongings
+import drift
 import ec2
 import environment
 import firstcontact
@@ -70,6 +72,7 @@ import knobs
 import launch
 import machine
 import prices
+import profiles
 import salt.config
 import salt.utils.cloud
 import storage
@@ -83,6 +86,9 @@ __active_provider_name__: Any
 __virtualname__ = "ec2"
 
 log = logging.getLogger(__name__)
+
+# A machine younger than this that cannot be introduced is one whose creation failed.
+_NEW = timedelta(hours=1)
 
 
 def __virtual__() -> str:
@@ -151,7 +157,8 @@ def _function(function: Callable[..., Any]) -> Callable[..., Any]:
 # Lists ------------------------------------------------------------------------------------------
 
 
-def list_nodes(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return the platform's machines by name, in short.
 
@@ -161,11 +168,11 @@ def list_nodes(call: str | None = None) -> dict[str, dict[str, Any]]:
 
         salt-cloud -Q
     """
-    _need(call, "function", "list_nodes")
-    return ec2.machines(_platform())
+    return ec2.machines(platform)
 
 
-def list_nodes_min(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes_min(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return name, id and state of the platform's machines (salt-cloud's check of existence).
 
@@ -175,12 +182,12 @@ def list_nodes_min(call: str | None = None) -> dict[str, dict[str, Any]]:
 
         salt-cloud -f list_nodes_min aws
     """
-    _need(call, "function", "list_nodes_min")
-    found = ec2.machines(_platform())
+    found = ec2.machines(platform)
     return {name: {"id": item["id"], "state": item["state"]} for name, item in found.items()}
 
 
-def list_nodes_full(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes_full(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return all that EC2 knows of the platform's machines and matters here, by name.
 
@@ -190,11 +197,11 @@ def list_nodes_full(call: str | None = None) -> dict[str, dict[str, Any]]:
 
         salt-cloud -F
     """
-    _need(call, "function", "list_nodes_full")
-    return {ec2.name_of(item): ec2.full(item) for item in ec2.instances(_platform())}
+    return ec2.described(platform)
 
 
-def list_nodes_select(call: str | None = None) -> dict[str, dict[str, Any]]:
+@_function
+def list_nodes_select(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     Return the fields of ``query.selection`` (``salt/config/cloud``) of every machine.
 
@@ -205,7 +212,7 @@ def list_nodes_select(call: str | None = None) -> dict[str, dict[str, Any]]:
         salt-cloud -S
     """
     selected: dict[str, dict[str, Any]] = salt.utils.cloud.list_nodes_select(
-        list_nodes_full("function"), __opts__["query.selection"], call
+        ec2.described(platform), __opts__["query.selection"]
     )
     return selected
 
@@ -226,7 +233,7 @@ def introduce(platform: dict[str, Any], name: str) -> dict[str, Any]:
     """
     item = machine.find(platform, name)
     name = ec2.name_of(item)
-    spec = launch.spec(platform, name, _profile(f"k3s-{launch.role_of(platform, name)}"))
+    spec = profiles.spec(platform, name, _profile(f"k3s-{profiles.role_of(platform, name)}"))
     return _finish(platform, spec, item)
 
 
@@ -235,25 +242,25 @@ def introduce(platform: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _profile(name: str) -> dict[str, Any]:
     """Return the profile ``name`` of ``salt/cloud/profiles.conf``, or raise CloudError."""
-    profiles = __opts__.get("profiles", {})
-    if name not in profiles:
+    known = __opts__.get("profiles", {})
+    if name not in known:
         raise aws.CloudError(
-            f"no profile {name} in salt/cloud/profiles.conf; there are: {', '.join(profiles)}"
+            f"no profile {name} in salt/cloud/profiles.conf; there are: {', '.join(known)}"
         )
-    return {**profiles[name], "profile": name}
+    return {**known[name], "profile": name}
 
 
-def _spec(platform: dict[str, Any], vm_: dict[str, Any]) -> launch.Spec:
+def _spec(platform: dict[str, Any], vm_: dict[str, Any]) -> profiles.Spec:
     """
     Return what ``vm_`` wants. With ``-p``, salt-cloud leaves out the profile's name and puts its
     own configuration (``salt/config/cloud``) into it as well.
     """
     file = Path(__opts__.get("conf_file") or "")
     config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    strange = set(config or {}) - set(launch.OPTIONS)
+    strange = set(config or {}) - set(profiles.OPTIONS)
     own = {key: value for key, value in vm_.items() if key not in strange}
     own["profile"] = vm_.get("profile") or __opts__.get("profile")
-    return launch.spec(platform, vm_["name"], own)
+    return profiles.spec(platform, vm_["name"], own)
 
 
 def create(vm_: dict[str, Any]) -> dict[str, Any]:
@@ -281,7 +288,10 @@ def create(vm_: dict[str, Any]) -> dict[str, Any]:
     return {**made, "note": said} if said else made
 
 
-def dry_run(kwargs: dict[str, Any] | None = None, call: str | None = None) -> dict[str, Any]:
+@_function
+def dry_run(
+    platform: dict[str, Any], profile: asked.Profile, name: asked.Machine, **options: asked.Option
+) -> dict[str, Any]:
     """
     Ask EC2 whether it would make a machine of a profile, without its being made.
 
@@ -294,14 +304,7 @@ def dry_run(kwargs: dict[str, Any] | None = None, call: str | None = None) -> di
 
         salt-cloud -f dry_run aws profile=k3s-worker name=f1-worker-9
     """
-    _need(call, "function", "dry_run")
-    given = dict(kwargs or {})
-    if not given.get("profile") or not given.get("name"):
-        raise SaltCloudSystemExit(
-            "dry_run needs both: salt-cloud -f dry_run aws profile=k3s-worker name=f1-worker-9"
-        )
-    platform = _platform()
-    spec = _spec(platform, {**_profile(given["profile"]), **given})
+    spec = _spec(platform, {**_profile(profile), **options, "name": name})
     request = launch.request(platform, spec, launch.resolve(platform, spec), "")
     del request["UserData"]
     aws.dry_run(platform, "ec2", "run_instances", **request)
@@ -309,7 +312,7 @@ def dry_run(kwargs: dict[str, Any] | None = None, call: str | None = None) -> di
 
 
 def _launch(
-    platform: dict[str, Any], spec: launch.Spec, look: launch.Lookup
+    platform: dict[str, Any], spec: profiles.Spec, look: launch.Lookup
 ) -> tuple[dict[str, Any], str | None]:
     """Launch the machine; return its instance and what came otherwise than asked."""
     ids = launch.resolve(platform, spec, look)
@@ -328,21 +331,22 @@ def _launch(
 
 def _finish(
     platform: dict[str, Any],
-    spec: launch.Spec,
+    spec: profiles.Spec,
     item: dict[str, Any],
     look: launch.Lookup | None = None,
 ) -> dict[str, Any]:
     """
     Bring an existing machine to where a creation ends; say whether it had been there before.
 
-    A machine that never got there and does not now is removed: it would fail in every run.
-    (An interrupted run is no failure: what it leaves is finished by the next.)
+    A new machine that never got there and does not now is removed: it would fail in every run.
+    (An interrupted run is no failure: what it leaves is finished by the next.) One that is older
+    may only have lost its tag, and is left to the operator.
     """
     instance_id = item["InstanceId"]
     is_known = ec2.tag(item, firstcontact.INTRODUCED) == instance_id
     try:
         item = _running(platform, spec.name, item)
-        found = launch.differences(platform, spec, item, look)
+        found = drift.differences(platform, spec, item, look)
         if not is_known:
             # Part of its creation, and needed by the first contact: its address, its forwarding.
             for difference in found:
@@ -353,7 +357,7 @@ def _finish(
     except Exception as error:
         if is_known:
             raise
-        raise aws.CloudError(_removed(platform, spec, instance_id, error)) from error
+        raise aws.CloudError(_removed(platform, spec, item, error)) from error
     answer = {**ec2.full(ec2.by_id(platform, instance_id)), "existed": is_known}
     if found:
         answer["differences"] = {each.what: {"old": each.old, "new": each.new} for each in found}
@@ -363,10 +367,18 @@ def _finish(
 
 
 def _removed(
-    platform: dict[str, Any], spec: launch.Spec, instance_id: str, error: Exception
+    platform: dict[str, Any], spec: profiles.Spec, item: dict[str, Any], error: Exception
 ) -> str:
-    """Remove the failed machine unless it is to be kept; return the words of its error."""
+    """Remove the failed machine unless it is old or to be kept; return the words of its error."""
+    instance_id = item["InstanceId"]
     what = f"{spec.name} ({instance_id})"
+    born = _born(item)
+    if datetime.now(UTC) - born > _NEW:
+        return (
+            f"{what} is of {born:%Y-%m-%d %H:%M} UTC and has no tag {firstcontact.INTRODUCED}; it "
+            f"could not be introduced anew and was left as it is: {error}; look at it, or replace "
+            f"it (salt-cloud -d {spec.name})"
+        )
     if spec.keep_failed:
         return f"{what} failed and is kept; remove it with salt-cloud -d {spec.name}: {error}"
     try:
@@ -377,6 +389,13 @@ def _removed(
             f"{refused}; remove it with salt-cloud -d {spec.name}"
         )
     return f"{what} was terminated again (removed: {', '.join(gone)}): {error}"
+
+
+def _born(item: dict[str, Any]) -> datetime:
+    """Return when the machine was made: a start renews its launch time, its first disk tells."""
+    disks = [device.get("Ebs", {}) for device in item.get("BlockDeviceMappings", [])]
+    times = [item["LaunchTime"], *(disk["AttachTime"] for disk in disks if "AttachTime" in disk)]
+    return min(times)
 
 
 def _running(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[str, Any]:
@@ -478,7 +497,7 @@ def destroy(
 
 def _kept(platform: dict[str, Any], name: str) -> list[str]:
     """Return the devices of which the machine's profile says that their volumes stay."""
-    role = launch.role_of(platform, ec2.name_of(machine.find(platform, name)))
+    role = profiles.role_of(platform, ec2.name_of(machine.find(platform, name)))
     profile = __opts__.get("profiles", {}).get(f"k3s-{role}") or {}
     return [
         str(device.get("device"))

@@ -14,11 +14,18 @@ __opts__: dict[str, Any]
 
 
 def output(data: Any, **kwargs: Any) -> str:
-    """Return the text for ``data``, the return of ``state.orchestrate`` (or anything else)."""
+    """
+    Return the text for ``data``, the return of ``state.orchestrate`` (or anything else).
+
+    The lines under ``notes``, which a runner may add, come last.
+    """
     # Salt 3008.3 loads its returners once more while Python shuts down and logs a trace of that,
     # with no handler left to take it: nothing that comes after this text is worth showing.
     logging.lastResort = logging.NullHandler()
     states = list(salt.loader.utils(__opts__)["results.walk"](data))
+    notes = data.get("notes", []) if isinstance(data, dict) else []
+    if not states and notes:
+        return "\n".join(notes)
     if not states:
         return data if isinstance(data, str) else repr(data)
     failed = [s for s in states if s["result"] is False]
@@ -33,7 +40,7 @@ def output(data: Any, **kwargs: Any) -> str:
     would = any(s["result"] is None for s in states)
     verb = "would change" if would else "changed"
     lines.append(f"  {len(states)} states, {len(changed)} {verb}, {len(failed)} failed")
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes])
 
 
 def _changes(changes: Any) -> str:

@@ -1,11 +1,15 @@
 """The platform as a whole, from the operator's machine: plan, status, logs."""
 
 import json
+import re
+import sys
 import time
 from typing import Any
 
+import belongings
 import knobs
 import lock
+import salt.output
 import status as state
 from salt.exceptions import SaltException
 
@@ -20,6 +24,8 @@ DIFFERS = 2
 STATUS = ["env", "PYTHONPATH=/opt/salt/lib", "PYTHONDONTWRITEBYTECODE=1", "/usr/bin/python3", "-s"]
 STATUS += ["/srv/f1-vote/salt/ext/utils/status.py"]
 STATUS_SECONDS = 15
+# What ``platform.name`` may be (``knobs_check``), and nothing that a shell or Salt would read.
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 def plan() -> dict[str, Any]:
@@ -40,6 +46,54 @@ def plan() -> dict[str, Any]:
     else:
         data["retcode"] = DIFFERS if any(state["changes"] for state in results) else 0
     return data
+
+
+def down(confirm: str | None = None) -> dict[str, Any]:
+    """
+    Remove for good all that ``up`` made; say at the end what is still paid and what is not ours.
+
+    ``confirm`` is the platform's name. Without it, at a terminal the plan is shown and the name
+    asked for; elsewhere ``orch.down`` refuses, tells what it would remove and what to type
+    (``CONFIRM=``). Exit code 1 if anything failed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run --out=summary platform.down confirm=f1
+    """
+    if not confirm and sys.stdin.isatty():
+        plan = _removal(test=True)
+        if plan["retcode"]:
+            return plan
+        salt.output.display_output(plan, "summary", __opts__)
+        confirm = _asked("To remove all this for good, type the name of the platform: ")
+    name = str(confirm or "")
+    if name and not _NAME.fullmatch(name):
+        return {"notes": [f"{name!r} is no platform's name"], "retcode": 1}
+    data = _removal(pillar={"confirm": name})
+    try:
+        data["notes"] = belongings.left(knobs.load(__opts__)["platform"])
+    except SaltException as error:
+        data["notes"] = [f"what is left is not known: {error}"]
+        data["retcode"] = 1
+    return data
+
+
+def _removal(**arguments: Any) -> dict[str, Any]:
+    """Walk ``orch.down``; return its data, with the exit code."""
+    data: dict[str, Any] = __salt__["state.orchestrate"]("orch.down", **arguments)
+    is_failed = any(state["result"] is False for state in __utils__["results.walk"](data))
+    data["retcode"] = 1 if is_failed else 0
+    return data
+
+
+def _asked(question: str) -> str:
+    """Return what is typed; nothing if the terminal is closed."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
 
 
 def status() -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import aws
+import ec2
 import knobs
 from steps import Steps, guarded
 from vpc import GROUPS, View, is_ours, shared
@@ -91,7 +92,8 @@ def rules(name: str, ingress: list[dict[str, Any]]) -> dict[str, Any]:
     """
     Make the group ``name`` let in exactly ``ingress``, and let everything out.
 
-    A rule is ``{protocol: tcp | udp, ports: 443 | 4505-4506, from: <CIDR or group name>}``.
+    A rule is ``{protocol: tcp | udp | icmp, ports: 443 | 4505-4506, from: <CIDR or group name>}``;
+    the ports of icmp are ``<type>-<code>``.
     """
     view, steps = _begin(name)
     groups = view.groups()
@@ -159,7 +161,12 @@ def _change(view: View, request: str, name: str, rule: Rule) -> None:
 
 @guarded
 def key(name: str) -> dict[str, Any]:
-    """Make sure the operator has a key (``.state/ssh/id_ed25519``) and EC2 its public half."""
+    """
+    Make sure the operator has a key (``.state/ssh/id_ed25519``) and EC2 its public half.
+
+    Machines keep the key that they were launched with: while there are any, a lost private key is
+    a CloudError and never replaced, for a new one would open none of them.
+    """
     platform = __pillar__["platform"]
     view, steps = _begin(name)
     private = _private_key()
@@ -187,6 +194,13 @@ def key(name: str) -> dict[str, Any]:
         )
 
     if not private.exists():
+        alive = sorted(ec2.machines(platform))
+        if alive:
+            raise aws.CloudError(
+                f"{private} is lost, and machines exist that let in no other key "
+                f"({', '.join(alive)}): put .state/ssh/id_ed25519 back, or remove the machines "
+                "first (salt-cloud -d)"
+            )
         steps.differs("private key", None, str(private), make)
     there = _key_pair(name)
     if there is None or not private.exists() or not _same_key(there.get("PublicKey", ""), public):

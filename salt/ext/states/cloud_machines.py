@@ -7,7 +7,7 @@ The machines of the platform: those of the map, running, introduced, and as thei
       cloud_machines.present: []
 
 What differs of a machine and can be changed in place is changed (tags, groups, forwarding,
-metadata service, address, …: utils ``launch.differences``); what only a new machine can have is
+metadata service, address, …: utils ``drift.differences``); what only a new machine can have is
 told in the comment. A machine that is not there is made by salt-cloud, all at once; one that was
 stopped, or whose creation was interrupted, is finished. One failure fails the state, whatever
 salt-cloud's exit code: it reports failed machines inside a success.
@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import aws
+import drift
 import ec2
 import firstcontact
 import launch
 import machine as machine_utils
+import profiles
 import salt.cloud
 import salt.config
 from salt.exceptions import SaltException
@@ -48,11 +50,11 @@ def present(name: str) -> dict[str, Any]:
     changes: dict[str, Any] = {m: {"old": None, "new": "running"} for m in absent}
     changes.update({m: {"old": states[m], "new": "running"} for m in unfinished})
 
-    repairs: dict[str, launch.Difference] = {}
+    repairs: dict[str, drift.Difference] = {}
     lasting: list[str] = []
     look = launch.Lookup(platform, [found[machine] for machine in states])
     for machine in states:
-        for each in launch.differences(platform, specs[machine], found[machine], look):
+        for each in drift.differences(platform, specs[machine], found[machine], look):
             if each.act:
                 repairs[f"{machine} {each.what}"] = each
             else:
@@ -72,9 +74,17 @@ def present(name: str) -> dict[str, Any]:
         comment = "; ".join([f"would change: {', '.join(changes)}", *remarks])
         return {"name": name, "result": None, "changes": changes, "comment": comment}
 
-    errors = _repair(repairs)
-    errors.update(_make(fleet, absent, unfinished))
-    done = {what: change for what, change in changes.items() if what not in errors}
+    # Made first: much of a machine can be changed only while it runs (its address, for one).
+    errors = _make(fleet, absent, unfinished)
+    missed = set(errors)
+    errors.update(
+        _repair({what: d for what, d in repairs.items() if what.partition(" ")[0] not in missed})
+    )
+    done = {
+        what: change
+        for what, change in changes.items()
+        if what not in errors and what.partition(" ")[0] not in missed
+    }
     if errors:
         words = "\n".join(f"{what}: {error}" for what, error in sorted(errors.items()))
         return {**failed(name, aws.CloudError(words)), "changes": done}
@@ -124,17 +134,17 @@ def _config() -> str:
 
 def _specs(
     platform: dict[str, Any], fleet: dict[str, dict[str, dict[str, Any]]]
-) -> dict[str, launch.Spec]:
+) -> dict[str, profiles.Spec]:
     """Return what is wanted of every machine of the map, or CloudError with all that is wrong."""
-    profiles = salt.config.cloud_config(_config())["profiles"]
-    specs: dict[str, launch.Spec] = {}
+    known = salt.config.cloud_config(_config())["profiles"]
+    specs: dict[str, profiles.Spec] = {}
     # Machines of one profile are wrong in the same way, which is said once.
     errors: dict[str, None] = {}
     for profile, machines in fleet.items():
         for machine, values in machines.items():
-            wanted = {**profiles.get(profile, {}), **values, "profile": profile}
+            wanted = {**known.get(profile, {}), **values, "profile": profile}
             try:
-                specs[machine] = launch.spec(platform, machine, wanted)
+                specs[machine] = profiles.spec(platform, machine, wanted)
             except aws.CloudError as error:
                 errors.update(dict.fromkeys(str(error).splitlines()))
     if errors:
@@ -158,7 +168,7 @@ def _state(item: dict[str, Any]) -> str:
     return state if known or state != "running" else "unknown"
 
 
-def _repair(repairs: dict[str, launch.Difference]) -> dict[str, str]:
+def _repair(repairs: dict[str, drift.Difference]) -> dict[str, str]:
     """Put each difference right; return the errors of those that cannot be."""
     errors: dict[str, str] = {}
     for what, difference in repairs.items():

@@ -463,12 +463,19 @@ def _target(view: View) -> tuple[str, str | None, str]:
 
 @guarded
 def address_absent(name: str) -> dict[str, Any]:
-    """Give the elastic address ``name`` back."""
+    """
+    Give the elastic address ``name`` back.
+
+    It is taken from its machine; a NAT gateway must go first and lets go of it by itself. Its tags
+    are put right before: taken from what has it, nothing else says whose it is.
+    """
     view, steps = _begin(name)
     found = view.address(name)
     if found:
         ip = found["PublicIp"]
-        if found.get("AssociationId"):
+        is_taken = bool(found.get("AssociationId"))
+        if is_taken and found["AllocationId"] not in view.nat_allocations():
+            view.retag(steps, found, found["AllocationId"], name)
             take = partial(
                 view.remove, "disassociate_address", AssociationId=found["AssociationId"]
             )

@@ -42,36 +42,61 @@ def bucket(name: str) -> dict[str, Any]:
         place = {} if region == "us-east-1" else {"LocationConstraint": region}
         arguments = {"CreateBucketConfiguration": place} if place else {}
         aws.call(platform, "s3", "create_bucket", Bucket=wanted, **arguments)
-        aws.call(
-            platform,
-            "s3",
-            "put_bucket_tagging",
-            Bucket=wanted,
-            Tagging={"TagSet": aws.tags(platform, wanted)},
-        )
+        tag()
+
+    def tag() -> None:
+        tags = {"TagSet": aws.tags(platform, wanted)}
+        aws.call(platform, "s3", "put_bucket_tagging", **aws.store(platform), Tagging=tags)
 
     def close() -> None:
         aws.call(
             platform,
             "s3",
             "put_public_access_block",
-            Bucket=wanted,
+            **aws.store(platform),
             PublicAccessBlockConfiguration=_PRIVATE,
         )
 
-    there = _answer("head_bucket", {"404", "NoSuchBucket"}, Bucket=wanted) is not None
-    if not there:
+    there = _head()
+    where = (there or {}).get("BucketRegion") or region
+    if where != region:
+        raise aws.CloudError(
+            f"the bucket {wanted} is in {where}, not in {region} (platform.aws.region): choose "
+            "another platform.aws.bucket, or remove this one"
+        )
+    if there is None:
         steps.differs("bucket", None, wanted, create)
+    elif not platform["aws"]["bucket"] and not _tags():
+        # Of ours, whose making was interrupted.
+        steps.differs("tags", None, aws.PLATFORM_TAG, tag)
     missing = {"404", "NoSuchBucket", "NoSuchPublicAccessBlockConfiguration"}
-    answer = _answer("get_public_access_block", missing, Bucket=wanted) if there else None
+    answer = _answer("get_public_access_block", missing) if there is not None else None
     if (answer or {}).get("PublicAccessBlockConfiguration") != _PRIVATE:
         steps.differs("public access", "possible", "blocked", close)
     return steps.finish(f"{wanted} is there and private")
 
 
-def _answer(request: str, missing: set[str], **arguments: Any) -> dict[str, Any] | None:
+def _head() -> dict[str, Any] | None:
+    """Return what S3 says of the bucket, None if there is none."""
     try:
-        return aws.call(__pillar__["platform"], "s3", request, **arguments)
+        return _answer("head_bucket", {"404", "NoSuchBucket"})
+    except aws.CloudError as error:
+        if aws.code(error) not in aws.DENIED:
+            raise
+        words = f"{error}; or another account has this name: choose another platform.aws.bucket"
+        raise aws.CloudError(words) from error.__cause__
+
+
+def _tags() -> list[dict[str, str]]:
+    answer = _answer("get_bucket_tagging", {"NoSuchTagSet"}) or {"TagSet": []}
+    return list(answer["TagSet"])
+
+
+def _answer(request: str, missing: set[str]) -> dict[str, Any] | None:
+    """Return what S3 answers about the bucket, None if it answers one of ``missing``."""
+    platform = __pillar__["platform"]
+    try:
+        return aws.call(platform, "s3", request, **aws.store(platform))
     except aws.CloudError as error:
         if aws.code(error) in missing:
             return None
@@ -206,40 +231,41 @@ def bucket_absent(name: str) -> dict[str, Any]:
     platform = __pillar__["platform"]
     steps = Steps(name, __opts__["test"])
     wanted = aws.bucket(platform)
-    if _answer("head_bucket", {"404", "NoSuchBucket"}, Bucket=wanted) is None:
+    if _head() is None:
         return steps.finish(f"no bucket {wanted} is there")
-    objects = _objects(wanted)
-    answer = _answer("get_bucket_tagging", {"NoSuchTagSet"}, Bucket=wanted) or {"TagSet": []}
-    is_tagged = ec2.tag({"Tags": answer["TagSet"]}, aws.PLATFORM_TAG) == platform["name"]
-    is_unfinished = not answer["TagSet"] and not objects and not platform["aws"]["bucket"]
+    objects = _objects()
+    tags = _tags()
+    is_tagged = ec2.tag({"Tags": tags}, aws.PLATFORM_TAG) == platform["name"]
+    is_unfinished = not tags and not objects and not platform["aws"]["bucket"]
     if not is_tagged and not is_unfinished:
         return steps.finish(
             f"{wanted} has no tag {aws.PLATFORM_TAG}={platform['name']}: left alone"
         )
     if objects:
-        steps.differs("objects", "there", None, lambda: _empty(wanted))
-    delete = partial(aws.call, platform, "s3", "delete_bucket", Bucket=wanted)
+        steps.differs("objects", "there", None, _empty)
+    delete = partial(aws.call, platform, "s3", "delete_bucket", **aws.store(platform))
     steps.differs("bucket", wanted, None, delete)
     return steps.finish("")
 
 
-def _objects(bucket: str) -> list[dict[str, str]]:
-    """Return the first thousand objects of ``bucket``, every version and deletion of them."""
-    answer = aws.call(__pillar__["platform"], "s3", "list_object_versions", Bucket=bucket)
+def _objects() -> list[dict[str, str]]:
+    """Return the first thousand objects of the bucket, every version and deletion of them."""
+    platform = __pillar__["platform"]
+    answer = aws.call(platform, "s3", "list_object_versions", **aws.store(platform))
     return [
         {"Key": item["Key"], "VersionId": item["VersionId"]}
         for item in [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
     ]
 
 
-def _empty(bucket: str) -> None:
+def _empty() -> None:
     platform = __pillar__["platform"]
-    while objects := _objects(bucket):
+    while objects := _objects():
         answer = aws.call(
             platform,
             "s3",
             "delete_objects",
-            Bucket=bucket,
+            **aws.store(platform),
             Delete={"Objects": objects, "Quiet": True},
         )
         # A refusal is told inside a success; without this the loop would not end.

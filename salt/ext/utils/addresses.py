@@ -1,7 +1,7 @@
 """
 Elastic addresses: public ones that stay when machines change.
 
-An address is ours by the tag ``f1:platform``, or because a machine of ours has it. The platform's
+An address is ours by the tag ``f1:platform``, or because what is ours has it. The platform's
 own (the master's and the NAT gateway's) belong to ``orch.network`` and are only shown here.
 Requests and answers: EC2 API reference.
 """
@@ -13,6 +13,7 @@ import ec2
 import leftovers
 import machine
 import prices
+import vpc
 
 ASSOCIATED_SECONDS = 60
 
@@ -64,7 +65,7 @@ def allocate(platform: dict[str, Any], label: str) -> dict[str, Any]:
     name = f"{platform['name']}-{label}"
     if label in ("master", "nat"):
         raise aws.CloudError(f"{name} is the platform's own: `make up` makes it")
-    found = ec2.address(platform, name)
+    found = vpc.address(platform, name)
     if found:
         return {**_shown(platform, found), "changed": False}
     answer = aws.call(

@@ -34,6 +34,9 @@ Label = Annotated[
 ]
 Whole = Annotated[int, Form(r"[1-9][0-9]{0,5}", "10", "a whole number from 1")]
 Flag = Annotated[bool, Form(r"(?i:true|false|yes|no)", "true", "true or false")]
+Profile = Annotated[str, Form(r"\S{1,255}", "k3s-worker", "the name of a profile")]
+Machine = Annotated[str, Form(r"\S{1,255}", "f1-worker-9", "the name of a machine")]
+Option = Annotated[str, Form(r"(?s).*", "…", "a text")]
 Keys = Annotated[list[str], Form(r"[^,]+(,[^,]+)*", "team,cost", "names with commas between")]
 Volume = Annotated[str, Form(rf"vol-{_ID}", "vol-0123456789abcdef0", "the id of a volume")]
 Snapshot = Annotated[str, Form(rf"snap-{_ID}", "snap-0123456789abcdef0", "the id of a snapshot")]
@@ -90,7 +93,7 @@ def read(
         p.name for p in known.values() if p.default is p.empty and p.name not in (kwargs or {})
     ]
     wrong += [f"{name} is missing" for name in absent]
-    if free and not kwargs:
+    if free and not known and not kwargs:
         wrong.append(f"no {free[0].name} is given")
     if wrong:
         line = " ".join([command, *_line(parameters, hints)])
@@ -118,11 +121,12 @@ def _value(hint: Any, text: str) -> Any:
 
 
 def _line(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> list[str]:
-    words = []
+    words: list[str] = []
     for parameter in parameters:
         _, form = _form(hints[parameter.name])
         if parameter.kind is parameter.VAR_KEYWORD:
-            words.append(f"<key>={form.example}")
+            word = f"<key>={form.example}"
+            words.append(f"[{word}]" if words else word)
         elif parameter.default is parameter.empty:
             words.append(f"{parameter.name}={form.example}")
         else:

@@ -156,6 +156,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 
 _clients: dict[tuple[Any, ...], Any] = {}
+# Of each client that asked: the account of its credentials, which does not change.
+_accounts: dict[Any, str] = {}
 
 
 class CloudError(SaltCloudException):
@@ -344,9 +346,24 @@ def one(items: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any] | N
 
 
 def bucket(platform: dict[str, Any]) -> str:
-    """Return the name of the bucket for artifacts and announcements."""
+    """Return the name of the bucket; the account's number in it is asked once per process."""
     named: str | None = platform["aws"]["bucket"]
     if named:
         return named
-    account = call(platform, "sts", "get_caller_identity")["Account"]
-    return f"{platform['name']}-{account}"
+    asker = client(platform, "sts")
+    if asker not in _accounts:
+        _accounts[asker] = str(call(platform, "sts", "get_caller_identity")["Account"])
+    return f"{platform['name']}-{_accounts[asker]}"
+
+
+def store(platform: dict[str, Any]) -> dict[str, str]:
+    """
+    Return the arguments by which S3 requests name the bucket.
+
+    A name that we give can be guessed, and taken by another account before us: S3 then refuses
+    (``ExpectedBucketOwner``). A bucket that the operator names may be another account's.
+    """
+    name = bucket(platform)
+    if platform["aws"]["bucket"]:
+        return {"Bucket": name}
+    return {"Bucket": name, "ExpectedBucketOwner": _accounts[client(platform, "sts")]}

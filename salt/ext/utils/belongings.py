@@ -73,7 +73,8 @@ def inside(platform: dict[str, Any]) -> tuple[list[str], list[str]]:
             sort("route table", item["RouteTableId"], item["RouteTableId"] in known)
     endpoint = view.endpoint(f"com.amazonaws.{platform['aws']['region']}.s3")
     for item in view.inside("endpoints"):
-        sort("endpoint", item["VpcEndpointId"], item == endpoint)
+        if not vpc.is_gone(item):
+            sort("endpoint", item["VpcEndpointId"], item == endpoint)
     for item in view.inside("gateways"):
         sort("gateway", item["InternetGatewayId"], True)
     ranges = [cidr for cidr, _ in vpc.subnets(platform).values()]
@@ -216,7 +217,7 @@ def _record(platform: dict[str, Any]) -> list[str]:
         if item["Name"] == domain and item["Type"] == "A"
         for value in item.get("ResourceRecords", [{"Value": "an alias"}])
     ]
-    address = ec2.address(platform, f"{platform['name']}-master")
+    address = vpc.address(platform, f"{platform['name']}-master")
     if not values or (address and values == [address["PublicIp"]]):
         return []
     return [f"record {domain} ({', '.join(values)})"]

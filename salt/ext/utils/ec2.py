@@ -37,6 +37,11 @@ def machines(platform: dict[str, Any] | None = None) -> dict[str, dict[str, Any]
     return {name_of(item): brief(item) for item in instances(platform)}
 
 
+def described(platform: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every machine of the platform by name, with all that is worth knowing of it."""
+    return {name_of(item): full(item) for item in instances(platform)}
+
+
 def instances(platform: dict[str, Any], name: str | None = None) -> list[dict[str, Any]]:
     """Return the living instances of the platform (those of ``name``), as EC2 describes them."""
     return [i for i in _ours(platform, ALIVE) if name is None or name_of(i) == name]
@@ -193,15 +198,9 @@ def image(platform: dict[str, Any], wanted: dict[str, Any] | None = None) -> dic
     return newest
 
 
-def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the elastic address ``name``, or None."""
-    answer = aws.call(platform, "ec2", "describe_addresses", Filters=aws.mine(platform, name))
-    return aws.one(answer["Addresses"], "PublicIp", name)
-
-
 def associate(platform: dict[str, Any], name: str, instance_id: str) -> str:
     """Give the elastic address ``name`` to the instance if it has not got it; return it."""
-    found = address(platform, name)
+    found = vpc.address(platform, name)
     if found is None:
         raise aws.CloudError(
             f"no elastic address named {name}; run `salt-run state.orchestrate orch.network` first"

@@ -120,7 +120,7 @@ def build() -> Built:
 def published(platform: dict[str, Any], built: Built) -> bool:
     """Say whether the bucket has this archive."""
     try:
-        aws.call(platform, "s3", "head_object", Bucket=aws.bucket(platform), Key=object_key(built))
+        aws.call(platform, "s3", "head_object", **aws.store(platform), Key=object_key(built))
     except aws.CloudError as error:
         if aws.code(error) in {"404", "NoSuchKey", "NoSuchBucket"}:
             return False
@@ -136,7 +136,7 @@ def publish(platform: dict[str, Any], built: Built) -> str:
                 platform,
                 "s3",
                 "put_object",
-                Bucket=aws.bucket(platform),
+                **aws.store(platform),
                 Key=object_key(built),
                 Body=body,
                 ContentType="application/gzip",

@@ -71,7 +71,7 @@ def object_url(platform: dict[str, Any], key: str) -> str:
 
 def _read(platform: dict[str, Any], key: str) -> dict[str, Any] | None:
     try:
-        answer = aws.call(platform, "s3", "get_object", Bucket=aws.bucket(platform), Key=key)
+        answer = aws.call(platform, "s3", "get_object", **aws.store(platform), Key=key)
     except aws.CloudError as error:
         if aws.code(error) in {"NoSuchKey", "404"}:
             return None
@@ -95,7 +95,7 @@ def known(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
 def forget(platform: dict[str, Any], name: str, instance_id: str | None = None) -> None:
     """Forget what earlier machines of that name announced, and the host keys of that one."""
     for key in (f"announce/{name}.json", f"known/{name}.json"):
-        aws.call(platform, "s3", "delete_object", Bucket=aws.bucket(platform), Key=key)
+        aws.call(platform, "s3", "delete_object", **aws.store(platform), Key=key)
     if instance_id:
         _write_known_hosts(instance_id, [])
 
@@ -113,7 +113,7 @@ def introduce(platform: dict[str, Any], name: str, role: str, instance_id: str) 
         platform,
         "s3",
         "put_object",
-        Bucket=aws.bucket(platform),
+        **aws.store(platform),
         Key=f"known/{name}.json",
         Body=json.dumps(told).encode(),
         ContentType="application/json",
@@ -203,9 +203,14 @@ def _accept(platform: dict[str, Any], name: str, minion_pub: str) -> None:
         return None, f"no machine named {master}"
 
     aws.wait(f"{master} to be known, which takes the key of {name}", MASTER_SECONDS, introduced)
-    remember_master(platform)
 
     def accepted() -> tuple[bool | None, str]:
+        nonlocal asked, item
+        if time.monotonic() - asked > ASK_SECONDS:
+            # Its elastic address may come only now, and its first one go.
+            asked = time.monotonic()
+            item = ec2.instance(platform, master)
+        remember_master(platform, item)
         try:
             ssh.run(master, ["sudo", "sh", "-c", _ACCEPT.format(name=name)], stdin=minion_pub)
         except ssh.Unreachable as error:
@@ -238,15 +243,18 @@ def _wait_ready(platform: dict[str, Any], name: str, role: str, told: dict[str, 
     aws.wait(f"Salt on {name}", READY_SECONDS, probe)
 
 
-def remember_master(platform: dict[str, Any]) -> dict[str, Any]:
+def remember_master(
+    platform: dict[str, Any], instance: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """
     Make ``ssh -F .state/ssh/config <master>`` work from here; return the master's instance.
 
-    Its host keys are those that the operator once checked (``known/``), from whatever machine.
+    ``instance`` is the master if it was just described. Its host keys are those that the operator
+    once checked (``known/``), from whatever machine.
     Raises NoMaster if there is none, or none that runs.
     """
     master = f"{platform['name']}-master"
-    instance = ec2.instance(platform, master)
+    instance = instance or ec2.instance(platform, master)
     if instance is None:
         raise NoMaster(
             f"no machine named {master}; run `salt-run state.orchestrate orch.machines` first"

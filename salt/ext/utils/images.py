@@ -55,7 +55,7 @@ def _picture(platform: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
 
 def create(platform: dict[str, Any], name: str, title: str | None, reboot: bool) -> dict[str, Any]:
     """
-    Make an image of the machine and wait until it can be used; its snapshots get our tags too.
+    Make an image of the machine and wait until it can be used; its snapshots have our tags, too.
 
     ``title`` is its name (machine and time if None); one of ours with that name is not made again,
     only finished. Without ``reboot`` it is as if the machine had lost its power at that moment.
@@ -76,16 +76,13 @@ def create(platform: dict[str, Any], name: str, title: str | None, reboot: bool)
             Name=title,
             Description=f"made of {called}",
             NoReboot=not reboot,
-            TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
+            TagSpecifications=[
+                {"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")
+            ],
         )["ImageId"]
     image = storage.until(
         f"image {ident}", "available", IMAGE_SECONDS, lambda: _image(platform, ident)
     )
-    # Only now are its snapshots known; whatever cuts this off, the image itself leads to them.
-    parts = sorted(leftovers.snapshots_of(image))
-    if parts:
-        tags = leftovers.tags_of(platform, title, called)
-        aws.call(platform, "ec2", "create_tags", Resources=parts, Tags=tags)
     return {**_picture(platform, image), "changed": not there}
 
 

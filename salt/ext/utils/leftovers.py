@@ -37,19 +37,23 @@ def is_of_launch(platform: dict[str, Any], machine: str, volume: dict[str, Any])
 
 
 def addresses(platform: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return our elastic addresses: by their tag, or because a machine of ours has them."""
+    """Return our elastic addresses: by their tag, or because what is ours has them."""
     ours = {item["InstanceId"] for item in ec2.present(platform)}
     found = aws.call(platform, "ec2", "describe_addresses")["Addresses"]
-    return [a for a in found if vpc.is_ours(platform, a) or a.get("InstanceId") in ours]
+    return [
+        item
+        for item in found
+        if vpc.is_ours(platform, item)
+        or item.get("InstanceId") in ours
+        or (item.get("AssociationId") and is_platforms(platform, item))
+    ]
 
 
 def is_platforms(platform: dict[str, Any], address: dict[str, Any]) -> bool:
     """Say whether an address is the platform's own: the master's, or the NAT gateway's."""
-    name = ec2.tag(address, "Name")
-    if name:
-        return name in {f"{platform['name']}-master", f"{platform['name']}-nat"}
-    master = ec2.instance(platform, f"{platform['name']}-master")
-    return master is not None and address.get("InstanceId") == master["InstanceId"]
+    view = vpc.View(platform)
+    own = [view.address(f"{platform['name']}-{what}") for what in ("master", "nat")]
+    return address["AllocationId"] in {item["AllocationId"] for item in own if item}
 
 
 def images(platform: dict[str, Any]) -> list[dict[str, Any]]:

@@ -58,22 +58,27 @@ def subnet_cidr(platform: dict[str, Any], machine: str) -> str:
     return _place(platform, machine)[1]
 
 
-def subnet_id(platform: dict[str, Any], machine: str) -> str:
+def subnet_id(platform: dict[str, Any], machine: str, view: "View | None" = None) -> str:
     """Return the id of the subnet in which ``machine`` lies, or raise CloudError."""
     name, cidr = _place(platform, machine)
-    found = View(platform).subnet(cidr)
+    found = (view or View(platform)).subnet(cidr)
     if found is None:
         raise _absent("subnet", f"{name} ({cidr})")
     return str(found["SubnetId"])
 
 
-def group_ids(platform: dict[str, Any], names: list[str]) -> list[str]:
+def group_ids(platform: dict[str, Any], names: list[str], view: "View | None" = None) -> list[str]:
     """Return the ids of the security groups ``names``, in their order, or raise CloudError."""
-    groups = View(platform).groups()
+    groups = (view or View(platform)).groups()
     for name in names:
         if name not in groups:
             raise _absent("security group", name)
     return [str(groups[name]["GroupId"]) for name in names]
+
+
+def address(platform: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the elastic address ``name`` as EC2 describes it, or None. Two are a CloudError."""
+    return View(platform).address(name)
 
 
 def subnets(platform: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -221,11 +226,9 @@ class View:
     def endpoint(self, service: str) -> dict[str, Any] | None:
         """Return the gateway endpoint of ``service``, such as ``com.amazonaws.eu-west-3.s3``."""
         for item in self.inside("endpoints"):
-            state = str(item.get("State", "")).lower()
-            is_gone = state in ("deleting", "deleted", "failed", "rejected", "expired")
             # An interface endpoint of the same service is another thing.
             is_gateway = item.get("VpcEndpointType", "Gateway") == "Gateway"
-            if item["ServiceName"] == service and is_gateway and not is_gone:
+            if item["ServiceName"] == service and is_gateway and not is_gone(item):
                 return item
         return None
 
@@ -234,21 +237,26 @@ class View:
         ids = self._ids([self.platform["network"]["master_cidr"]])
         return [n for n in self.inside("nats") if n["SubnetId"] in ids and n["State"] in states]
 
+    def nat_allocations(self) -> list[str]:
+        """Return the allocation ids of the elastic addresses that our NAT gateways hold."""
+        return [
+            str(used["AllocationId"])
+            for item in self.nats("pending", "available")
+            for used in item.get("NatGatewayAddresses", [])
+            if used.get("AllocationId")
+        ]
+
     def address(self, name: str) -> dict[str, Any] | None:
         """
-        Return the elastic address ``name``, or None: by its tags, else by what has it, which is
-        the NAT gateway (``f1-nat``) or the machine at the master's fixed private address.
+        Return the elastic address ``name``, or None: by its tags, else by what has it, which of
+        ``f1-nat`` is the NAT gateway, of ``f1-master`` the machine at the fixed private address.
         """
+        ours = self.platform["name"]
         found = self._addresses(aws.mine(self.platform, name))
-        if not found and name == f"{self.platform['name']}-nat":
-            held = [
-                str(used["AllocationId"])
-                for item in self.nats("pending", "available")
-                for used in item.get("NatGatewayAddresses", [])
-                if used.get("AllocationId")
-            ]
+        if not found and name == f"{ours}-nat":
+            held = self.nat_allocations()
             found = self._addresses(_by("allocation-id", held[:1])) if held else []
-        elif not found and self.vpc_id():
+        elif not found and name == f"{ours}-master" and self.vpc_id():
             filters = [
                 *_by("vpc-id", [self.needed_id()]),
                 *_by("private-ip-address", [self.platform["network"]["master_ip"]]),
@@ -372,3 +380,9 @@ def _name(item: dict[str, Any]) -> str:
 
 def _by(name: str, values: list[str]) -> list[dict[str, Any]]:
     return [{"Name": name, "Values": values}]
+
+
+def is_gone(endpoint: dict[str, Any]) -> bool:
+    """Say whether a VPC endpoint is none any more, though EC2 still tells of it."""
+    state = str(endpoint.get("State", "")).lower()
+    return state in ("deleting", "deleted", "failed", "rejected", "expired")

@@ -6,7 +6,7 @@
 removal begins:
   stage.begin:
     - name: removal
-    - text: machines, address, network, key, bucket
+    - text: address, machines, network, key, bucket
 
 one at a time:
   road.alone:
@@ -24,18 +24,7 @@ may be removed:
       - cloud_removal: may be removed
 {%- endmacro %}
 
-machines:
-  cloud_machines.absent:
-    - name: {{ name }}
-{{- only_if_allowed() }}
-
-# They hold their subnets and groups.
-interfaces:
-  cloud_removal.interfaces_absent:
-    - name: {{ name }}
-{{- only_if_allowed() }}
-
-# While the address is still known to be ours.
+# While the address is known to be ours: one without tags is so by the machine that has it.
 record:
   cloud_store.record_absent:
     - name: {{ p['domain'] }}
@@ -46,6 +35,17 @@ record:
 address:
   cloud_network.address_absent:
     - name: {{ name }}-master
+{{- only_if_allowed() }}
+
+machines:
+  cloud_machines.absent:
+    - name: {{ name }}
+{{- only_if_allowed() }}
+
+# They hold their subnets and groups.
+interfaces:
+  cloud_removal.interfaces_absent:
+    - name: {{ name }}
 {{- only_if_allowed() }}
 
 NAT gateway:

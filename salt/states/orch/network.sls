@@ -66,6 +66,8 @@ master rules:
       # Voters.
       - {protocol: tcp, ports: 80, from: 0.0.0.0/0}
       - {protocol: tcp, ports: 443, from: 0.0.0.0/0}
+      # What a router on the way cannot pass on whole (path MTU discovery): type 3, code 4.
+      - {protocol: icmp, ports: 3-4, from: 0.0.0.0/0}
       # The operator.
 {%- for cidr in p['operator']['cidrs'] %}
       - {protocol: tcp, ports: 22, from: {{ cidr }}}

@@ -186,6 +186,12 @@ def test_the_kernel_takes_the_table_again_and_again(tree: Make, tmp_path: Path) 
     assert tables == ["table ip k3s {", "table ip f1_egress {"]
     assert said.stdout.count("tcp dport { 80, 443 } accept") == 1
     assert said.stdout.count("masquerade") == 1
+    forward = said.stdout.partition("chain forward {")[2].split("\n", 4)[2:4]
+    clamp = "tcp flags syn tcp option maxseg size set 1460"
+    assert [line.strip() for line in forward] == [
+        f"ip saddr @workers {clamp}",
+        f"ip daddr @workers {clamp}",
+    ]
 
 
 def test_every_file_of_the_way_out_goes_again(tree: Make) -> None:

@@ -277,3 +277,12 @@ def test_a_route_names_machine_and_interface_and_says_if_it_leads_nowhere(ec2, v
     assert route()["State"] == "active"
     ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
     assert route()["State"] == "blackhole"
+
+
+def test_tags_of_an_images_snapshot(ec2, run):
+    specs = [{"ResourceType": kind, "Tags": NAME} for kind in ("image", "snapshot")]
+    ident = ec2.create_image(InstanceId=run(), Name="one", TagSpecifications=specs)["ImageId"]
+    image = ec2.describe_images(ImageIds=[ident])["Images"][0]
+    part = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    assert ec2.describe_snapshots(SnapshotIds=[part])["Snapshots"][0]["Tags"] == NAME
+    assert image["Tags"] == NAME

@@ -392,3 +392,13 @@ def test_a_traceback_tells_no_argument_either(platform):
     text = "".join(traceback.format_exception(error.value))
     assert "Invalid type for parameter KeyName, value: <not shown>" in text
     assert secret not in text
+
+
+def test_the_account_in_the_buckets_name_is_asked_once(platform, requests_seen, monkeypatch):
+    monkeypatch.setattr(aws, "_clients", {})
+    assert [aws.bucket(platform) for _ in range(3)] == ["f1-123456789012"] * 3
+    assert requests_seen == ["get_caller_identity"]
+    # Other credentials may be another account's.
+    monkeypatch.setattr(aws, "_clients", {})
+    aws.bucket(platform)
+    assert requests_seen == ["get_caller_identity"] * 2

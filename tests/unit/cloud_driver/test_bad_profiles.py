@@ -4,6 +4,7 @@ from typing import Any
 
 import aws
 import launch
+import profiles
 import pytest
 import yaml
 
@@ -110,13 +111,13 @@ def profile(**more: Any) -> dict[str, Any]:
 
 def test_the_table_is_whole():
     assert len(BAD) == 64
-    assert {key for given, _ in BAD for key in given} >= set(launch.OPTIONS)
+    assert {key for given, _ in BAD for key in given} >= set(profiles.OPTIONS)
 
 
 @pytest.mark.parametrize(("given", "words"), BAD)
 def test_a_wrong_value_is_named_with_its_fix(platform, requests_seen, given, words):
     with pytest.raises(aws.CloudError) as error:
-        launch.spec(platform, "f1-worker-1", profile(**given))
+        profiles.spec(platform, "f1-worker-1", profile(**given))
     said = str(error.value)
     assert words in said
     assert len(said.splitlines()) == 1
@@ -126,7 +127,7 @@ def test_a_wrong_value_is_named_with_its_fix(platform, requests_seen, given, wor
 def test_all_wrong_values_are_named_at_once(platform):
     given = {"size": "big", "monitoring": 1, "sise": 1, "tags": {"Name": "x"}, "image": 4}
     with pytest.raises(aws.CloudError) as error:
-        launch.spec(platform, "f1-worker-1", profile(**given))
+        profiles.spec(platform, "f1-worker-1", profile(**given))
     lines = str(error.value).splitlines()
     assert len(lines) == len(given)
     for key in given:
@@ -135,14 +136,14 @@ def test_all_wrong_values_are_named_at_once(platform):
 
 def test_what_a_machine_is_given_to_run_is_not_shown(platform):
     with pytest.raises(aws.CloudError) as error:
-        launch.spec(platform, "f1-worker-1", profile(user_data="secret {% endif %}"))
+        profiles.spec(platform, "f1-worker-1", profile(user_data="secret {% endif %}"))
     assert "secret" not in str(error.value)
 
 
 def test_null_is_as_if_left_out(platform):
-    nothing = dict.fromkeys(set(launch.OPTIONS) - {"role", "groups"})
-    empty = launch.spec(platform, "f1-worker-1", profile(**nothing))
-    assert empty == launch.spec(platform, "f1-worker-1", profile())
+    nothing = dict.fromkeys(set(profiles.OPTIONS) - {"role", "groups"})
+    empty = profiles.spec(platform, "f1-worker-1", profile(**nothing))
+    assert empty == profiles.spec(platform, "f1-worker-1", profile())
 
 
 def test_all_that_a_profile_names_and_is_not_there_is_named(platform):
@@ -156,7 +157,7 @@ def test_all_that_a_profile_names_and_is_not_there_is_named(platform):
         key="key-0123456789abcdef0",
         address="f1-none",
     )
-    spec = launch.spec(platform, "f1-worker-1", given)
+    spec = profiles.spec(platform, "f1-worker-1", given)
     with pytest.raises(aws.CloudError) as error:
         launch.resolve(platform, spec)
     said = str(error.value)

@@ -121,7 +121,7 @@ def test_what_was_made_with_it_goes_and_what_stays_is_told(cloud, fleet, platfor
 def test_the_platforms_address_stays_and_comes_free(cloud, fleet, platform):
     ip = ec2_util.associate(platform, "f1-master", fleet["f1-master"])
     gone = cloud.driver.destroy("f1-master")
-    address = ec2_util.address(platform, "f1-master")
+    address = vpc.address(platform, "f1-master")
     assert address is not None
     assert (address["PublicIp"], address.get("InstanceId", "")) == (ip, "")
     assert f"address {ip}" not in gone["removed"]

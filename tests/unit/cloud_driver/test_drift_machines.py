@@ -14,6 +14,7 @@ import environment
 import firstcontact
 import pytest
 import salt.cloud
+import vpc
 
 from tests.conftest import ROOT, load_ext
 from tests.unit.cloud_driver import machines as helper
@@ -355,6 +356,49 @@ def test_one_refusal_is_told_and_the_others_go_on(state, platform, monkeypatch):
     assert told["result"] is False
     assert set(told["changes"]) == {f"{MASTER} metadata tokens"}
     assert "f1-worker-1 tag Name: ec2 create_tags failed: UnauthorizedOperation" in told["comment"]
+
+
+def test_a_stopped_master_is_started_before_it_gets_its_address(state, platform, monkeypatch):
+    run(state)
+    stopped(MASTER)(platform)
+    disassociate(platform)
+    real = ec2.associate
+
+    def only_running(platform: dict[str, Any], name: str, instance_id: str) -> str:
+        state = ec2.by_id(platform, instance_id)["State"]["Name"]
+        if state != "running":
+            raise aws.CloudError(f"IncorrectInstanceState: {state}")
+        return real(platform, name, instance_id)
+
+    monkeypatch.setattr(ec2, "associate", only_running)
+    told = run(state)
+    assert told["result"] is True, told["comment"]
+    assert f"{MASTER} address" in told["changes"]
+    address = vpc.address(platform, MASTER)
+    assert address is not None
+    assert address["InstanceId"] == ident(platform, MASTER)
+
+
+def test_what_differs_of_a_machine_that_failed_is_not_tried(
+    state, platform, requests_seen, monkeypatch
+):
+    run(state)
+    stopped(MASTER)(platform)
+    tag(platform, MASTER, "Name", "mine")
+    requests_seen.clear()
+    real = Client._try
+
+    def refused(client: Client, function: str, *given: Any, **named: Any) -> Any:
+        if function == "introduce":
+            return {"Error": "no capacity"}
+        return real(client, function, *given, **named)
+
+    monkeypatch.setattr(Client, "_try", refused)
+    told = run(state)
+    assert told["result"] is False
+    assert told["changes"] == {}
+    assert told["comment"] == f"{MASTER}: no capacity"
+    assert "create_tags" not in requests_seen
 
 
 def test_a_failed_machine_of_the_map_fails_the_state(state, machines):

@@ -105,7 +105,7 @@ def group(platform: Platform, name: str) -> str:
 
 
 def address(platform: Platform, name: str) -> str:
-    return str((ec2.address(platform, name) or {})["AllocationId"])
+    return str((vpc.address(platform, name) or {})["AllocationId"])
 
 
 def key_pair(platform: Platform) -> str:
@@ -415,7 +415,7 @@ def key_replaced(platform: Platform) -> None:
 
 
 def address_gone(platform: Platform) -> None:
-    found = ec2.address(platform, "f1-master") or {}
+    found = vpc.address(platform, "f1-master") or {}
     call(platform, "disassociate_address", AssociationId=found["AssociationId"])
     call(platform, "release_address", AllocationId=found["AllocationId"])
 
@@ -439,7 +439,7 @@ def nat_address(platform: Platform) -> str:
 def record(action: str, **given: Any) -> Change:
     def change(platform: Platform) -> None:
         zone = aws.call(platform, "route53", "list_hosted_zones")["HostedZones"][0]["Id"]
-        ip = (ec2.address(platform, "f1-master") or {})["PublicIp"]
+        ip = (vpc.address(platform, "f1-master") or {})["PublicIp"]
         record_set = {"Name": f"{DOMAIN}.", "Type": "A", "TTL": 60}
         record_set |= {"ResourceRecords": [{"Value": given.get("value", ip)}]}
         record_set |= {key: value for key, value in given.items() if key != "value"}

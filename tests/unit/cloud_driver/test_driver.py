@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import ec2 as ec2_util
 import environment
 import firstcontact
 import pytest
+import vpc
 import yaml
 from salt.exceptions import SaltCloudException
 
@@ -53,7 +55,7 @@ def test_a_master_is_launched_as_declared(driver, platform, machines, tmp_path):
     item = ec2_util.by_id(platform, made["id"])
     assert item["MetadataOptions"]["HttpTokens"] == "required"
     assert item["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
-    address = ec2_util.address(platform, "f1-master")
+    address = vpc.address(platform, "f1-master")
     assert address is not None
     assert address["InstanceId"] == made["id"]
     known = (tmp_path / "state" / "known_hosts").read_text()
@@ -146,6 +148,50 @@ def test_an_unfinished_machine_that_fails_is_not_met_again(driver, machines, mon
         driver.introduce("f1-master", call="action")
     machines.fails = None
     assert driver.create(vm("f1-master"))["existed"] is False
+
+
+def test_an_old_machine_that_lost_its_tag_is_not_removed(driver, platform, machines, monkeypatch):
+    made = driver.create(vm("f1-master"))
+    aws.call(
+        platform,
+        "ec2",
+        "delete_tags",
+        Resources=[made["id"]],
+        Tags=[{"Key": firstcontact.INTRODUCED}],
+    )
+    firstcontact.forget(platform, "f1-master")
+    monkeypatch.setattr(firstcontact, "ANNOUNCE_SECONDS", 0.5)
+    monkeypatch.setattr(driver, "_NEW", timedelta(0))
+    with pytest.raises(SaltCloudException, match=r"left as it is: waited 0\.5 s .*-d f1-master"):
+        driver.create(vm("f1-master"))
+    assert driver.list_nodes()["f1-master"]["state"] == "running"
+    launched = datetime(2026, 3, 1, tzinfo=UTC)
+    older = {"Ebs": {"AttachTime": launched - timedelta(weeks=3)}}
+    assert driver._born({"LaunchTime": launched, "BlockDeviceMappings": [older, {}]}) == (
+        launched - timedelta(weeks=3)
+    )
+
+
+def test_an_address_of_the_master_that_comes_late_is_used(platform, monkeypatch):
+    master = {"InstanceId": "i-0", "State": {"Name": "running"}}
+    described = [{**master, "PublicIpAddress": "192.0.2.1"}]
+    used: list[str] = []
+
+    def run(name: str, *_: Any, **__: Any) -> None:
+        if used[-1] == "192.0.2.1":
+            described[0] = {**master, "PublicIpAddress": "198.51.100.1"}
+            raise firstcontact.ssh.Unreachable("timed out")
+
+    monkeypatch.setattr(firstcontact, "ASK_SECONDS", 0)
+    monkeypatch.setattr(firstcontact, "_read", lambda platform, key: {"instance_id": "i-0"})
+    monkeypatch.setattr(firstcontact, "_known_hosts", lambda: {"i-0": []})
+    monkeypatch.setattr(ec2_util, "instance", lambda platform, name: described[0])
+    monkeypatch.setattr(
+        firstcontact.ssh, "configure", lambda name, address, ident: used.append(address)
+    )
+    monkeypatch.setattr(firstcontact.ssh, "run", run)
+    firstcontact._accept(platform, "f1-worker-1", "a key")
+    assert used == ["192.0.2.1", "198.51.100.1"]
 
 
 def test_a_worker_without_a_master_does_not_wait_for_long(driver, machines, monkeypatch):

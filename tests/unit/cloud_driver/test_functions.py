@@ -73,11 +73,16 @@ BAD = [
     ("-f", "spot_prices", {"zone": "a", "hours": "x"}, ["zone=a is not", "hours=x is not"]),
     ("-f", "cost", {"sizes": "huge"}, ["small, default or large"]),
     ("-f", "left", {"a": "b"}, ["a is unknown"]),
+    ("-f", "list_nodes", {"a": "b"}, ["a is unknown"]),
+    ("-f", "list_nodes_min", {"a": "b"}, ["a is unknown"]),
+    ("-f", "list_nodes_full", {"a": "b"}, ["a is unknown"]),
+    ("-f", "list_nodes_select", {"a": "b"}, ["a is unknown"]),
+    ("-f", "dry_run", {"size": "x"}, ["profile is missing; name is missing", "[<key>=…]"]),
 ]
 
 
 def test_the_table_of_bad_arguments_is_whole():
-    assert len(BAD) == 50
+    assert len(BAD) == 55
 
 
 @pytest.mark.parametrize(("how", "what", "arguments", "words"), BAD)
@@ -115,7 +120,7 @@ def test_each_function_has_a_command_and_refuses_the_other_way(cloud, requests_s
             with pytest.raises(SaltCloudSystemExit, match=f"salt-cloud -a {name} <machine>"):
                 cloud.ask(name)
             checked += 1
-        elif f"-f {name} aws" in example and name not in ("list_nodes_min", "dry_run"):
+        elif f"-f {name} aws" in example:
             for arguments in ({}, {"volume": VOLUME}):
                 with pytest.raises(SaltCloudSystemExit, match=f"salt-cloud -f {name} aws"):
                     cloud.act(name, "f1-worker-1", **arguments)
@@ -202,6 +207,7 @@ def test_images_of_machines_go_with_their_snapshots(cloud, fleet, platform):
         "available",
     )
     assert made["snapshots"]
+    assert set(made["snapshots"]) <= set(cloud.ask("list_snapshots"))
     again = cloud.act("create_image", "f1-master", image="before-upgrade")
     assert (again["id"], again["changed"]) == (made["id"], False)
     timed = cloud.act("create_image", "f1-worker-1", reboot="true")

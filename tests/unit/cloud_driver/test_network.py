@@ -7,6 +7,7 @@ from typing import Any
 import aws
 import ec2
 import environment
+import firstcontact
 import pytest
 import vpc
 import yaml
@@ -106,6 +107,34 @@ def test_a_plan_on_an_empty_account_names_every_rule_that_a_run_makes(walk):
     assert plan["master rules"].keys() == outcome(walk())["master rules"].keys()
 
 
+def test_a_lost_key_is_not_replaced_while_machines_have_it(walk, sent, platform, tmp_path):
+    walk()
+    private = tmp_path / "state/ssh/id_ed25519"
+    lost = private.read_bytes()
+    private.unlink()
+    made = ec2_call(
+        platform,
+        "run_instances",
+        ImageId=platform["image"]["id"],
+        MinCount=1,
+        MaxCount=1,
+        SubnetId=vpc.subnet_id(platform, "f1-worker-1"),
+        ClientToken=ec2.token("f1-worker-1"),
+    )
+    result = walk()["key"]
+    assert result["result"] is False
+    assert "f1-worker-1" in result["comment"]
+    assert "put .state/ssh/id_ed25519 back, or remove the machines first" in result["comment"]
+    assert changing(sent) == []
+    assert not private.exists()
+
+    private.write_bytes(lost)
+    assert walk()["key"]["changes"] == {}
+    private.unlink()
+    ec2_call(platform, "terminate_instances", InstanceIds=[made["Instances"][0]["InstanceId"]])
+    assert walk()["key"]["changes"].keys() == {"private key", "key pair"}
+
+
 def ec2_call(platform: dict[str, Any], request: str, **arguments: Any) -> dict[str, Any]:
     return aws.call(platform, "ec2", request, **arguments)
 
@@ -140,6 +169,75 @@ def test_workers_let_in_nothing_from_the_internet(walk, platform):
     assert not any(rule["IpRanges"] or rule["Ipv6Ranges"] for rule in worker["IpPermissions"])
 
 
+def test_the_master_hears_that_its_packets_are_too_large(walk, platform):
+    assert outcome(walk(test=True))["master rules"]["ingress icmp/3-4 0.0.0.0/0"]
+    walk()
+    (master,) = ec2_call(
+        platform, "describe_security_groups", GroupIds=[group_id(platform, "f1-master")]
+    )["SecurityGroups"]
+    (rule,) = [item for item in master["IpPermissions"] if item["IpProtocol"] == "icmp"]
+    assert (rule["FromPort"], rule["ToPort"]) == (3, 4)
+    assert rule["IpRanges"][0]["CidrIp"] == "0.0.0.0/0"
+    assert outcome(walk()) == {}
+
+
+def test_a_bucket_of_another_region_is_refused(walk, platform):
+    bucket = aws.bucket(platform)
+    place = {"LocationConstraint": "us-west-2"}
+    aws.call(
+        {**platform, "aws": {**platform["aws"], "region": "us-west-2"}},
+        "s3",
+        "create_bucket",
+        Bucket=bucket,
+        CreateBucketConfiguration=place,
+    )
+    result = walk()["bucket"]
+    assert result["result"] is False
+    assert f"{bucket} is in us-west-2, not in eu-west-3 (platform.aws.region)" in result["comment"]
+
+
+def test_a_bucket_whose_making_was_interrupted_gets_its_tags(walk, platform):
+    bucket = aws.bucket(platform)
+    place = {"LocationConstraint": platform["aws"]["region"]}
+    aws.call(platform, "s3", "create_bucket", Bucket=bucket, CreateBucketConfiguration=place)
+    assert walk(test=True)["bucket"]["changes"].keys() == {"tags", "public access"}
+    walk()
+    tags = aws.call(platform, "s3", "get_bucket_tagging", Bucket=bucket)["TagSet"]
+    assert {"Key": "f1:platform", "Value": "f1"} in tags
+    assert walk()["bucket"]["changes"] == {}
+
+
+def test_a_bucket_that_the_operator_names_gets_no_tags(walk, platform):
+    platform["aws"]["bucket"] = "somebody-elses"
+    place = {"LocationConstraint": platform["aws"]["region"]}
+    aws.call(
+        platform, "s3", "create_bucket", Bucket="somebody-elses", CreateBucketConfiguration=place
+    )
+    assert walk(test=True)["bucket"]["changes"].keys() == {"public access"}
+
+
+@pytest.mark.parametrize("named", [None, "of-the-operator"])
+def test_the_bucket_that_we_name_must_be_the_accounts_own(walk, platform, monkeypatch, named):
+    platform["aws"]["bucket"] = named
+    owners: dict[str, Any] = {}
+    send = BaseClient._make_api_call
+
+    def noted(client: Any, operation: str, arguments: dict[str, Any]) -> Any:
+        if "Bucket" in arguments and operation != "CreateBucket":
+            owners[operation] = arguments.get("ExpectedBucketOwner")
+        return send(client, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", noted)
+    walk()
+    built = environment.Built(ROOT / "README.md", "ef" * 32)
+    environment.publish(platform, built)
+    firstcontact.forget(platform, "f1-master")
+    assert firstcontact.known(platform, "f1-master") is None
+    assert owners.keys() >= {"HeadBucket", "PutBucketTagging", "HeadObject", "PutObject"}
+    assert owners.keys() >= {"PutPublicAccessBlock", "GetObject", "DeleteObject"}
+    assert set(owners.values()) == {None if named else "123456789012"}
+
+
 def test_the_record_follows_the_address(walk, platform):
     by_hand = walk()["record"]
     assert by_hand["changes"] == {}
@@ -147,7 +245,7 @@ def test_the_record_follows_the_address(walk, platform):
     platform["dns"]["zone"] = "example.org"
     assert "no public Route 53 zone example.org" in walk()["record"]["comment"]
     aws.call(platform, "route53", "create_hosted_zone", Name="example.org", CallerReference="1")
-    address = ec2.address(platform, "f1-master")
+    address = vpc.address(platform, "f1-master")
     assert address is not None
     assert outcome(walk())["record"] == {
         "vote.example.org": {"old": None, "new": address["PublicIp"]}

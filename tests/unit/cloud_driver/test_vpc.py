@@ -4,6 +4,9 @@ import types
 from typing import Any
 
 import aws
+import belongings
+import launch
+import leftovers
 import pytest
 import vpc
 from botocore.exceptions import ClientError
@@ -303,3 +306,27 @@ def test_a_master_is_found_by_its_fixed_address(up, platform):  # noqa: F811
     keys = [{"Key": "Name"}, {"Key": aws.PLATFORM_TAG}]
     call(platform, "delete_tags", Resources=[found["AllocationId"]], Tags=keys)
     assert (view.address("f1-master") or {})["AllocationId"] == found["AllocationId"]
+    # Everybody finds it in the same way, and takes it for no other.
+    assert (launch.Lookup(platform).address("f1-master") or {})["PublicIp"] == found["PublicIp"]
+    assert [item["PublicIp"] for item in leftovers.addresses(platform)] == [found["PublicIp"]]
+    assert leftovers.is_platforms(platform, leftovers.addresses(platform)[0])
+    assert belongings.around(platform)[0] == f"address {found['PublicIp']}"
+    assert vpc.address(platform, "f1-worker-1") is None
+
+
+def test_an_endpoint_that_goes_is_nobody_elses(walk, platform, monkeypatch):  # noqa: F811
+    walk()
+    inside = vpc.View.inside
+
+    def going(state: str) -> list[str]:
+        def told(view: vpc.View, kind: str) -> list[dict[str, Any]]:
+            more = {"State": state} if kind == "endpoints" else {}
+            return [{**item, **more} for item in inside(view, kind)]
+
+        monkeypatch.setattr(vpc.View, "inside", told)
+        ours, theirs = belongings.inside(platform)
+        assert theirs == []
+        return [text for text in ours if text.startswith("endpoint")]
+
+    assert len(going("available")) == 1
+    assert going("deleting") == []
