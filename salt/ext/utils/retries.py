@@ -15,6 +15,7 @@ attempts but not seconds; and ``adaptive`` slows down a process of many requests
 Exponential backoff with full jitter. Codes: EC2 API reference, "Error codes", and S3's.
 """
 
+import math
 import random
 import time
 from typing import Any
@@ -32,6 +33,8 @@ ATTEMPTS = 8
 UNREACHABLE_ATTEMPTS = 3
 # No attempt begins later than this after the first one.
 SECONDS = 60.0
+# Who is throttled has but to wait: by seconds alone, however many attempts that are.
+THROTTLED_SECONDS = 120.0
 # The first pause is between 0 and this, each next one up to twice as long.
 BACKOFF_SECONDS = 0.25
 LONGEST_SECONDS = 10.0
@@ -40,23 +43,26 @@ LONGEST_SECONDS = 10.0
 _BEGAN = "f1_began"
 _NOTES = "f1_notes"
 
-# The API had the request and did not do it: any request may be repeated.
-NOT_DONE = {
+# The API had the request and did not even begin with it: any request may be repeated.
+THROTTLED = {
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
-    "InternalError",
-    "InternalFailure",
-    "InternalServerError",
     "PriorRequestNotComplete",
     "RequestLimitExceeded",
     "RequestThrottled",
     "RequestThrottledException",
     "RequestTimeout",
-    "ServiceUnavailable",
     "SlowDown",
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
+}
+# The API failed; how far it had come is unknown, as if the answer were lost.
+FAILED = {
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "ServiceUnavailable",
     "Unavailable",
 }
 
@@ -126,7 +132,8 @@ def pause(
     parsed = response[1] if response else {}
     status = response[0].status_code if response else 0
     may_repeat = repeatable(operation.name, request_dict.get("body"))
-    most = ATTEMPTS
+    most: float = ATTEMPTS
+    limit = SECONDS
     if caught_exception is not None:
         unsent = EndpointConnectionError | ConnectTimeoutError | ProxyConnectionError
         if isinstance(caught_exception, unsent):
@@ -138,17 +145,19 @@ def pause(
         elif not may_repeat:
             _note(caught_exception, parsed, _lost(operation.name))
             return None
-    elif (code := str(parsed.get("Error", {}).get("Code", ""))) not in NOT_DONE:
+    elif (code := str(parsed.get("Error", {}).get("Code", ""))) in THROTTLED:
+        most, limit = math.inf, THROTTLED_SECONDS
+    else:
         # What the API says in its own words stands, whatever the status; a bare status, which
         # botocore makes the code, does not come from it.
-        if status < 500 or not code.isdecimal():
+        if code not in FAILED and (status < 500 or not code.isdecimal()):
             return None
         if not may_repeat:
             _note(None, parsed, _lost(operation.name))
             return None
     seconds = random.uniform(0, min(LONGEST_SECONDS, BACKOFF_SECONDS * 2 ** (attempts - 1)))  # noqa: S311 - not a secret
     passed = time.monotonic() - request_dict["context"][_BEGAN]
-    if attempts >= most or passed + seconds > SECONDS:
+    if attempts >= most or passed + seconds > limit:
         _note(caught_exception, parsed, f"given up after {attempts} attempts in {passed:.0f} s")
         return None
     return seconds
