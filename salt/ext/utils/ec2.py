@@ -182,6 +182,8 @@ def image(platform: dict[str, Any], wanted: dict[str, Any] | None = None) -> dic
             "ec2",
             "describe_images",
             "Images",
+            # Public images are deprecated after two years, and work as before.
+            IncludeDeprecated=True,
             Filters=[
                 {"Name": "name", "Values": [wanted["name"]]},
                 {"Name": "state", "Values": ["available"]},

@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 
 TERMINATED_SECONDS = 300
 
+# What the network's states made a moment ago is seen everywhere only after another.
+_NOT_SEEN_YET = {
+    "InvalidGroup.NotFound",
+    "InvalidKeyPair.NotFound",
+    "InvalidSubnetID.NotFound",
+}
+SEEN_SECONDS = 60
+_SPOT_REQUEST = "spot-instances-request"
 # A spot request that finds no machine fails with one of these.
 _NO_SPOT = {
     "InsufficientInstanceCapacity",
@@ -236,6 +244,7 @@ def request(
         if spec.spot.max_price:
             options["MaxPrice"] = spec.spot.max_price
         made["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
+        made["TagSpecifications"].append({"ResourceType": _SPOT_REQUEST, "Tags": tags})
     where = {
         "AvailabilityZone": spec.placement.zone,
         "GroupName": spec.placement.group,
@@ -289,6 +298,10 @@ def run(
         said = f"on demand instead of spot: {aws.code(error)}"
         log.warning("%s: %s", spec.name, said)
         del arguments["InstanceMarketOptions"]
+        # Refused on a request that makes none.
+        arguments["TagSpecifications"] = [
+            each for each in arguments["TagSpecifications"] if each["ResourceType"] != _SPOT_REQUEST
+        ]
         answer = _launched(platform, spec, arguments)
     item: dict[str, Any] = answer["Instances"][0]
     return item, said
@@ -296,8 +309,17 @@ def run(
 
 def _launched(platform: dict[str, Any], spec: Spec, arguments: dict[str, Any]) -> dict[str, Any]:
     token = ec2.token(spec.name)
+
+    def probe() -> tuple[dict[str, Any] | None, str]:
+        try:
+            return aws.call(platform, "ec2", "run_instances", ClientToken=token, **arguments), ""
+        except aws.CloudError as error:
+            if aws.code(error) not in _NOT_SEEN_YET:
+                raise
+            return None, str(error)
+
     try:
-        return aws.call(platform, "ec2", "run_instances", ClientToken=token, **arguments)
+        return aws.wait(f"EC2 to see what {spec.name} needs", SEEN_SECONDS, probe)
     except aws.CloudError as error:
         if aws.code(error) != "InsufficientInstanceCapacity":
             raise

@@ -393,13 +393,14 @@ def _filled(
     address = given.get("address") or (name if is_master else None)
     # Who forwards for others takes packets that are not for itself.
     forwards = is_master and network["egress"] == "master"
+    size = given.get("size") or platform["master" if is_master else "workers"]["size"]
     return Spec(
         name=name,
         role=role,
         profile=title,
         image=given.get("image")
         or Image(wanted["id"], wanted["owner"], None if wanted["id"] else wanted["name"]),
-        size=given.get("size") or platform["master" if is_master else "workers"]["size"],
+        size=size,
         zone=placement.zone or _zone(platform, name),
         subnet=given.get("subnet"),
         groups=given.get("groups", (role,)),
@@ -420,7 +421,8 @@ def _filled(
         capacity_reservation=given.get("capacity_reservation"),
         termination_protection=given.get("termination_protection"),
         source_dest_check=given.get("source_dest_check", not forwards),
-        credit_mode=given.get("credit_mode"),
+        # AWS's own default for most of them is unlimited, which is paid for.
+        credit_mode=given.get("credit_mode", "standard" if BURSTABLE.match(size) else None),
         keep_failed=given.get("keep_failed", False),
         monitoring=given.get("monitoring"),
         ebs_optimized=given.get("ebs_optimized", False),
@@ -451,6 +453,8 @@ def _together(platform: dict[str, Any], made: Spec, given: dict[str, Any]) -> li
         found.append("placement: the subnet decides the zone; leave one of them out")
     if made.spot and made.capacity_reservation:
         found.append("spot: a spot machine takes no capacity_reservation; leave one of them out")
+    if made.spot and made.termination_protection:
+        found.append("spot: a spot machine cannot be protected; leave termination_protection out")
     if made.spot and made.placement.tenancy == "host":
         found.append("spot: no spot machine lies on a host of its own; write another tenancy")
     if "private_address" in given and made.subnet is None:

@@ -83,6 +83,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"spot": {}, "capacity_reservation": "cr-0123456789abcdef0"},
         "k3s-worker.spot: a spot machine takes no capacity_reservation",
     ),
+    (
+        {"spot": {}, "termination_protection": True},
+        "k3s-worker.spot: a spot machine cannot be protected",
+    ),
     ({"spot": {}, "placement": {"tenancy": "host"}}, "no spot machine lies on a host of its own"),
     ({"placement": {"tenancy": "alone"}}, "tenancy 'alone': write default or dedicated or host"),
     (
@@ -110,7 +114,7 @@ def profile(**more: Any) -> dict[str, Any]:
 
 
 def test_the_table_is_whole():
-    assert len(BAD) == 64
+    assert len(BAD) == 65
     assert {key for given, _ in BAD for key in given} >= set(profiles.OPTIONS)
 
 

@@ -124,7 +124,6 @@ def test_every_option_reaches_the_request(driver, platform):
         tags={"team": "red"},
         spot={"max_price": 0.02},
         placement={"group": "near", "tenancy": "dedicated"},
-        termination_protection=True,
         credit_mode="unlimited",
         monitoring=True,
         ebs_optimized=True,
@@ -148,7 +147,6 @@ def test_every_option_reaches_the_request(driver, platform):
     assert made["MetadataOptions"]["HttpTokens"] == "optional"
     assert made["InstanceMarketOptions"]["SpotOptions"]["MaxPrice"] == "0.02"
     assert made["Placement"] == {"GroupName": "near", "Tenancy": "dedicated"}
-    assert made["DisableApiTermination"] is True
     assert made["CreditSpecification"] == {"CpuCredits": "unlimited"}
     assert made["Monitoring"] == {"Enabled": True}
     assert made["EbsOptimized"] is True
@@ -156,11 +154,16 @@ def test_every_option_reaches_the_request(driver, platform):
         "instance",
         "volume",
         "network-interface",
+        "spot-instances-request",
     }
     for tags in made["TagSpecifications"]:
         assert {"Key": "team", "Value": "red"} in tags["Tags"]
         assert {"Key": "f1:platform", "Value": "f1"} in tags["Tags"]
-    reserved = request_of(platform, capacity_reservation="cr-0123456789abcdef0")
+    reserved = request_of(
+        platform, capacity_reservation="cr-0123456789abcdef0", termination_protection=True
+    )
+    assert reserved["DisableApiTermination"] is True
+    assert reserved["CreditSpecification"] == {"CpuCredits": "standard"}
     target = reserved["CapacityReservationSpecification"]["CapacityReservationTarget"]
     assert target == {"CapacityReservationId": "cr-0123456789abcdef0"}
 
@@ -385,11 +388,26 @@ def test_no_capacity_is_told_with_the_way_out(alone, monkeypatch):
     ["InsufficientInstanceCapacity", "SpotMaxPriceTooLow", "MaxSpotInstanceCountExceeded"],
 )
 def test_no_spot_falls_back_if_it_may(alone, monkeypatch, code):
-    refusing(monkeypatch, "run_instances", code, lambda given: "InstanceMarketOptions" in given)
+    # EC2 refuses a tag for a spot request that is none, too.
+    refusing(monkeypatch, "run_instances", code, lambda given: "spot" in str(given))
     made = alone.create(vm(WORKER, spot={"fallback": True}))
     assert made["note"] == f"on demand instead of spot: {code}"
     with pytest.raises(SaltCloudException, match=code):
         alone.create(vm("f1-worker-2", spot={}))
+
+
+@pytest.mark.parametrize("code", ["InvalidGroup.NotFound", "InvalidSubnetID.NotFound"])
+def test_what_was_made_a_moment_ago_is_waited_for(alone, monkeypatch, code):
+    tokens = []
+
+    def at_first(given):
+        tokens.append(given["ClientToken"])
+        return len(tokens) < 3
+
+    refusing(monkeypatch, "run_instances", code, at_first)
+    assert alone.create(vm(WORKER))["state"] == "running"
+    assert len(tokens) == 3
+    assert len(set(tokens)) == 1
 
 
 def test_a_dry_run_launches_nothing(driver, platform, requests_seen):
@@ -495,9 +513,10 @@ def test_a_machine_more_costs_no_more_than_the_one_before(alone, platform, monke
     assert each[2] <= 10
 
     # And looking at all of them is one description, however many there are.
-    look = launch.Lookup(platform)
     seen.clear()
-    for item in ec2.instances(platform):
+    machines = ec2.instances(platform)
+    look = launch.Lookup(platform, machines)
+    for item in machines:
         spec = profiles.spec(platform, ec2.name_of(item), vm(ec2.name_of(item)))
         assert drift.differences(platform, spec, item, look) == []
     assert seen.count("DescribeInstances") == 1
