@@ -52,9 +52,7 @@ operator's machine to hear them, and each takes a second to find that out.
 """
 
 import functools
-import logging
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +60,8 @@ import addresses
 import asked
 import aws
 import belongings
-import drift
+import creation
 import ec2
-import environment
-import firstcontact
 import images
 import keypairs
 import knobs
@@ -76,7 +72,6 @@ import profiles
 import salt.config
 import salt.utils.cloud
 import storage
-import userdata
 import yaml
 from salt.exceptions import SaltCloudSystemExit
 
@@ -84,11 +79,6 @@ __opts__: dict[str, Any]
 __active_provider_name__: Any
 
 __virtualname__ = "ec2"
-
-log = logging.getLogger(__name__)
-
-# A machine younger than this that cannot be introduced is one whose creation failed.
-_NEW = timedelta(hours=1)
 
 
 def __virtual__() -> str:
@@ -234,7 +224,7 @@ def introduce(platform: dict[str, Any], name: str) -> dict[str, Any]:
     item = machine.find(platform, name)
     name = ec2.name_of(item)
     spec = profiles.spec(platform, name, _profile(f"k3s-{profiles.role_of(platform, name)}"))
-    return _finish(platform, spec, item)
+    return creation.finish(platform, spec, item)
 
 
 # Creation ---------------------------------------------------------------------------------------
@@ -278,14 +268,7 @@ def create(vm_: dict[str, Any]) -> dict[str, Any]:
         salt-cloud -p k3s-worker f1-worker-1
     """
     platform = _platform()
-    spec = _spec(platform, vm_)
-    found = ec2.instance(platform, spec.name)
-    if found is not None:
-        return _finish(platform, spec, found)
-    look = launch.Lookup(platform)
-    item, said = _launch(platform, spec, look)
-    made = _finish(platform, spec, item, look)
-    return {**made, "note": said} if said else made
+    return creation.create(platform, _spec(platform, vm_))
 
 
 @_function
@@ -304,110 +287,7 @@ def dry_run(
 
         salt-cloud -f dry_run aws profile=k3s-worker name=f1-worker-9
     """
-    spec = _spec(platform, {**_profile(profile), **options, "name": name})
-    request = launch.request(platform, spec, launch.resolve(platform, spec), "")
-    del request["UserData"]
-    aws.dry_run(platform, "ec2", "run_instances", **request)
-    return request
-
-
-def _launch(
-    platform: dict[str, Any], spec: profiles.Spec, look: launch.Lookup
-) -> tuple[dict[str, Any], str | None]:
-    """Launch the machine; return its instance and what came otherwise than asked."""
-    ids = launch.resolve(platform, spec, look)
-    built = environment.build()
-    key = environment.publish(platform, built)
-    firstcontact.forget(platform, spec.name)
-    text = userdata.render(
-        platform,
-        spec.name,
-        spec.role,
-        {"url": firstcontact.object_url(platform, key), "sha256": built.sha256},
-        spec.user_data,
-    )
-    return launch.run(platform, spec, ids, text)
-
-
-def _finish(
-    platform: dict[str, Any],
-    spec: profiles.Spec,
-    item: dict[str, Any],
-    look: launch.Lookup | None = None,
-) -> dict[str, Any]:
-    """
-    Bring an existing machine to where a creation ends; say whether it had been there before.
-
-    A new machine that never got there and does not now is removed: it would fail in every run.
-    (An interrupted run is no failure: what it leaves is finished by the next.) One that is older
-    may only have lost its tag, and is left to the operator.
-    """
-    instance_id = item["InstanceId"]
-    is_known = ec2.tag(item, firstcontact.INTRODUCED) == instance_id
-    try:
-        item = _running(platform, spec.name, item)
-        found = drift.differences(platform, spec, item, look)
-        if not is_known:
-            # Part of its creation, and needed by the first contact: its address, its forwarding.
-            for difference in found:
-                if difference.act:
-                    difference.act()
-            found = [each for each in found if not each.act]
-            firstcontact.introduce(platform, spec.name, spec.role, instance_id)
-    except Exception as error:
-        if is_known:
-            raise
-        raise aws.CloudError(_removed(platform, spec, item, error)) from error
-    answer = {**ec2.full(ec2.by_id(platform, instance_id)), "existed": is_known}
-    if found:
-        answer["differences"] = {each.what: {"old": each.old, "new": each.new} for each in found}
-        words = ", ".join(f"{each.what} is {each.old}, not {each.new}" for each in found)
-        log.warning("%s differs from its profile and was left so: %s", spec.name, words)
-    return answer
-
-
-def _removed(
-    platform: dict[str, Any], spec: profiles.Spec, item: dict[str, Any], error: Exception
-) -> str:
-    """Remove the failed machine unless it is old or to be kept; return the words of its error."""
-    instance_id = item["InstanceId"]
-    what = f"{spec.name} ({instance_id})"
-    born = _born(item)
-    if datetime.now(UTC) - born > _NEW:
-        return (
-            f"{what} is of {born:%Y-%m-%d %H:%M} UTC and has no tag {firstcontact.INTRODUCED}; it "
-            f"could not be introduced anew and was left as it is: {error}; look at it, or replace "
-            f"it (salt-cloud -d {spec.name})"
-        )
-    if spec.keep_failed:
-        return f"{what} failed and is kept; remove it with salt-cloud -d {spec.name}: {error}"
-    try:
-        gone = launch.remove(platform, spec, instance_id)
-    except aws.CloudError as refused:
-        return (
-            f"{what} failed: {error}; and it could not be removed, so that it still costs: "
-            f"{refused}; remove it with salt-cloud -d {spec.name}"
-        )
-    return f"{what} was terminated again (removed: {', '.join(gone)}): {error}"
-
-
-def _born(item: dict[str, Any]) -> datetime:
-    """Return when the machine was made: a start renews its launch time, its first disk tells."""
-    disks = [device.get("Ebs", {}) for device in item.get("BlockDeviceMappings", [])]
-    times = [item["LaunchTime"], *(disk["AttachTime"] for disk in disks if "AttachTime" in disk)]
-    return min(times)
-
-
-def _running(platform: dict[str, Any], name: str, item: dict[str, Any]) -> dict[str, Any]:
-    """Start the machine if it is not running; return it as it then is."""
-    instance_id, state = item["InstanceId"], item["State"]["Name"]
-    if state == "stopping":
-        machine.until(platform, name, instance_id, "stopped")
-        state = "stopped"
-    if state == "stopped":
-        aws.call(platform, "ec2", "start_instances", InstanceIds=[instance_id])
-    # What RunInstances answers is not yet all that there will be: its address, its state.
-    return machine.until(platform, name, instance_id, "running")
+    return launch.dry_run(platform, _spec(platform, {**_profile(profile), **options, "name": name}))
 
 
 # Actions and functions --------------------------------------------------------------------------
@@ -498,12 +378,7 @@ def destroy(
 def _kept(platform: dict[str, Any], name: str) -> list[str]:
     """Return the devices of which the machine's profile says that their volumes stay."""
     role = profiles.role_of(platform, ec2.name_of(machine.find(platform, name)))
-    profile = __opts__.get("profiles", {}).get(f"k3s-{role}") or {}
-    return [
-        str(device.get("device"))
-        for device in profile.get("block_devices") or []
-        if isinstance(device, dict) and device.get("delete_on_termination") is False
-    ]
+    return profiles.kept(__opts__.get("profiles", {}).get(f"k3s-{role}") or {})
 
 
 # Tags, protection, console, spot

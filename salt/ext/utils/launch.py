@@ -266,6 +266,14 @@ def request(
     return made
 
 
+def dry_run(platform: dict[str, Any], spec: Spec) -> dict[str, Any]:
+    """Ask EC2 whether it would make the machine; return the request but for the user-data."""
+    asked = request(platform, spec, resolve(platform, spec), "")
+    del asked["UserData"]
+    aws.dry_run(platform, "ec2", "run_instances", **asked)
+    return asked
+
+
 def _mapping(device: Device, ids: Ids) -> dict[str, Any]:
     is_root = device.device == "root"
     volume: dict[str, Any] = {

@@ -340,6 +340,15 @@ def role_of(platform: dict[str, Any], name: str) -> str | None:
     return "worker" if is_worker and not number.startswith("0") else None
 
 
+def kept(profile: dict[str, Any]) -> list[str]:
+    """Return the devices whose volumes stay when a machine of ``profile``, unchecked, goes."""
+    return [
+        str(device.get("device"))
+        for device in profile.get("block_devices") or []
+        if isinstance(device, dict) and device.get("delete_on_termination") is False
+    ]
+
+
 def spec(platform: dict[str, Any], name: str, profile: dict[str, Any]) -> Spec:
     """
     Return what ``profile`` and the knobs want of the machine ``name``; nothing is asked of EC2.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aws
+import creation
 import ec2 as ec2_util
 import environment
 import firstcontact
@@ -161,13 +162,13 @@ def test_an_old_machine_that_lost_its_tag_is_not_removed(driver, platform, machi
     )
     firstcontact.forget(platform, "f1-master")
     monkeypatch.setattr(firstcontact, "ANNOUNCE_SECONDS", 0.5)
-    monkeypatch.setattr(driver, "_NEW", timedelta(0))
+    monkeypatch.setattr(creation, "_NEW", timedelta(0))
     with pytest.raises(SaltCloudException, match=r"left as it is: waited 0\.5 s .*-d f1-master"):
         driver.create(vm("f1-master"))
     assert driver.list_nodes()["f1-master"]["state"] == "running"
     launched = datetime(2026, 3, 1, tzinfo=UTC)
     older = {"Ebs": {"AttachTime": launched - timedelta(weeks=3)}}
-    assert driver._born({"LaunchTime": launched, "BlockDeviceMappings": [older, {}]}) == (
+    assert creation._born({"LaunchTime": launched, "BlockDeviceMappings": [older, {}]}) == (
         launched - timedelta(weeks=3)
     )
 
