@@ -66,8 +66,8 @@ def bucket(name: str) -> dict[str, Any]:
         )
     if there is None:
         steps.differs("bucket", None, wanted, create)
-    elif not platform["aws"]["bucket"] and not _tags():
-        # Of ours, whose making was interrupted.
+    elif not platform["aws"]["bucket"] and not _tags() and not _objects():
+        # Ours, interrupted. One that holds something was somebody's before: `down` would empty it.
         steps.differs("tags", None, aws.PLATFORM_TAG, tag)
     missing = {"404", "NoSuchBucket", "NoSuchPublicAccessBlockConfiguration"}
     answer = _answer("get_public_access_block", missing) if there is not None else None

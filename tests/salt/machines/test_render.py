@@ -18,7 +18,7 @@ from .conftest import DIGEST, STATES, Make, Tree, arguments
 # Those of the operator's machine, which the tests of their authors render.
 OPERATORS = {"orch/up", "orch/check", "orch/network", "orch/artifacts", "orch/machines"}
 OPERATORS |= {"orch/handover", "orch/proof", "orch/down", "orch/rotate_token"}
-OPERATORS |= {"orch/backup", "orch/backup_key", "orch/restore"}
+OPERATORS |= {"orch/surplus", "orch/backup", "orch/backup_key", "orch/restore"}
 
 ROLES = {
     "top": {"server", "agent"},
@@ -143,7 +143,7 @@ def test_roles_are_given_by_id(tree: Make) -> None:
 @pytest.mark.parametrize("way", ["nat-gateway", "public"])
 def test_a_master_that_does_not_lead_out_forwards_nothing(way: str, tree: Make) -> None:
     top = tree(network={"egress": way}).render("top.sls")["base"]
-    assert top["f1-master"] == ["egress.absent", "k3s.server", "platform"]
+    assert top["f1-master"] == ["egress.absent", "k3s.server", "platform", "backup", "heal"]
 
 
 def test_what_the_master_forwards(tree: Make) -> None:
