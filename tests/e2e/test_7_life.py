@@ -60,7 +60,6 @@ def test_an_older_kubernetes_is_upgraded_node_by_node_and_no_vote_is_lost(platfo
     with votes():
         plan = make("plan", timeout=120, ok=False)
         assert plan.returncode == 2
-        assert older in plan.stdout
         make("up", timeout=400)
     (now,) = versions(platform)
     assert now != f"{older}+k3s1"
