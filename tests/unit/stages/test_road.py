@@ -111,6 +111,7 @@ def road(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, test: bool = False) ->
         __utils__={
             "lock.hold": lock.hold,
             "lock.me": lambda: "ada@laptop",
+            "ec2.machines": lambda: {"f1-worker-1": {}, "f1-master": {}},
             "knobs.state_dir": lambda: tmp_path,
         },
     )
@@ -124,7 +125,10 @@ def test_the_master_is_told_who_asks_for_what(monkeypatch, tmp_path):
     module.orchestrated("x", "cluster.rotate_token")
     ((runner, more),) = module.asked
     assert (runner, more["sls"]) == ("master.orchestrate", "cluster.rotate_token")
-    assert more["pillar"] == {"asked": {"by": "ada@laptop", "what": "cluster.rotate_token"}}
+    assert more["pillar"] == {
+        "asked": {"by": "ada@laptop", "what": "cluster.rotate_token"},
+        "machines": ["f1-master", "f1-worker-1"],
+    }
 
 
 def test_a_plan_takes_no_lock(monkeypatch, tmp_path):
