@@ -64,7 +64,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[jobs.Outcome, Cl
         monkeypatch.setattr(jobs.salt.loader, "returners", lambda opts, functions: cached)
         for name in ("LOOK_SECONDS", "BUSY_SECONDS"):
             monkeypatch.setattr(jobs, name, 0)
-        opts = {"master_job_cache": "local_cache", "test": True}
+        opts = {"conf_file": "/etc/salt/master", "master_job_cache": "local_cache", "test": True}
         return jobs.states(opts, ["a", "b"], deadline=deadline), client
 
     return start
