@@ -29,8 +29,8 @@ BARE = """\
 #!/bin/sh
 set -eu
 mkdir -p /etc/rancher/k3s /var/lib/rancher/k3s/agent/images
-curl -fsS -o /usr/local/bin/k3s {files}/k3s; chmod 755 /usr/local/bin/k3s
-curl -fsS -o /var/lib/rancher/k3s/agent/images/{airgap} {files}/{airgap}
+curl -fsS -o /usr/local/bin/k3s {k3s}; chmod 755 /usr/local/bin/k3s
+curl -fsS --output-dir /var/lib/rancher/k3s/agent/images -O {airgap}
 umask 077
 printf '%s\\n' {config} >/etc/rancher/k3s/config.yaml
 cat >/etc/systemd/system/k3s.service <<UNIT
@@ -51,8 +51,12 @@ def make(target: str) -> tuple[float, str]:
     return seconds, text
 
 
-def bare(airgap: str) -> float:
-    """Return the seconds from RunInstances to three Ready nodes, without Salt."""
+def bare(k3s: str, airgap: str) -> float:
+    """
+    Return the seconds from RunInstances to three Ready nodes, without Salt.
+
+    ``k3s`` and ``airgap`` are where machines fetch the program and its images.
+    """
     network = Bare(ec2())
     server = "10.77.1.10"
     began = time.monotonic()
@@ -61,9 +65,8 @@ def bare(airgap: str) -> float:
         config = ["'token: a-token-for-the-bench'", f"'node-name: bare-{number}'"]
         config += ["'disable: [traefik, servicelb, metrics-server]'"] if not number else []
         config += [f"'server: https://{server}:6443'"] if number else []
-        files = site.doors().files_url
         network.run(
-            address, BARE.format(files=files, airgap=airgap, role=role, config=" ".join(config))
+            address, BARE.format(k3s=k3s, airgap=airgap, role=role, config=" ".join(config))
         )
     seconds = _three_ready(container_name(network.machines[0].id), began)
     network.remove()
@@ -104,9 +107,9 @@ def main() -> None:
         make("down")
         manifest = build.manifest()
         files = home() / "files"
-        airgap = lay_out(manifest, files)["airgap"]["url"].rpartition("/")[2]
+        artifacts = lay_out(manifest, files)
         cloud.start(site.cloud(manifest, files))
-        naked = bare(airgap)
+        naked = bare(artifacts["k3s"]["url"], artifacts["airgap"]["url"])
         cloud.down()
         rows.append({"up": up, "again": again, "bare": naked, "stages": seen})
         print(json.dumps(rows[-1]), flush=True)
