@@ -19,13 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import yaml
 from salt.exceptions import SaltException
 from salt.utils.dictupdate import merge_recurse
 
 from lab import build, cloud, site
 from lab.build import publish
+from lab.build.families import k3s_version
 from lab.cloud.config import home
 from lab.k3s import pack
 
@@ -71,7 +71,7 @@ def prepare() -> None:
     artifacts = lay_out(manifest, files)
     config = site.cloud(manifest, files)
     stage("cloud", "Docker engine, machine image, EC2 API, network", lambda: cloud.start(config))
-    own_domain(config)
+    own_domain()
     stage("images", "base images in the registry", lambda: fill_registry(manifest))
     local = {
         "platform": site.knobs(),
@@ -139,7 +139,7 @@ def lay_out(manifest: build.Manifest, files: Path) -> dict[str, dict[str, str]]:
     files.mkdir(parents=True, exist_ok=True)
     version, programs = manifest.k3s_version, manifest.k3s_bin_dir()
     if older := os.environ.get(OLDER):
-        version, programs = f"{older}+k3s1", build.kubernetes(older)
+        version, programs = k3s_version(older), build.kubernetes(older)
     k3s = pack.pack(version, programs)
     name = f"k3s-{version.partition('+')[0]}"
     (files / name).write_bytes(k3s)
@@ -162,15 +162,9 @@ def lay_out(manifest: build.Manifest, files: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def own_domain(config: cloud.Config) -> None:
+def own_domain() -> None:
     """Make the zone that an operator on AWS owns before the first ``up``."""
-    route53 = boto3.client(
-        "route53",
-        endpoint_url=config.api_url,
-        region_name=config.region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",  # noqa: S106 - the lab's API takes any
-    )
+    route53 = site.client("route53")
     known = {zone["Name"] for zone in route53.list_hosted_zones()["HostedZones"]}
     if f"{site.ZONE}." not in known:
         route53.create_hosted_zone(Name=site.ZONE, CallerReference=site.ZONE)

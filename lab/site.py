@@ -9,6 +9,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import boto3
+
 from lab.build import Manifest
 from lab.cloud.config import HOST_ADDRESS, Config, Image, Process, Publish, cache
 
@@ -27,6 +29,19 @@ def doors() -> Config:
             Publish(listen=f"127.0.0.1:{PAGE}", machine="f1-master", port=443),
             Publish(listen="127.0.0.1:8080", machine="f1-master", port=80),
         ],
+    )
+
+
+def client(service: str) -> Any:
+    """Return a boto3 client of the lab's API."""
+    # The stubs know boto3.client only by literal service names.
+    make: Any = boto3.client
+    return make(
+        service,
+        endpoint_url=doors().api_url,
+        region_name=doors().region,
+        aws_access_key_id="lab",
+        aws_secret_access_key="lab",  # noqa: S106 - the lab's API takes any
     )
 
 
@@ -110,7 +125,6 @@ def versions(manifest: Manifest, artifacts: dict[str, dict[str, str]], arch: str
     ``artifacts`` maps ``k3s`` (with its ``version``) and ``airgap`` to their ``{url, sha256}``;
     ``arch`` is Debian's name of this machine's architecture.
     """
-    k3s = dict(artifacts["k3s"])
     images = {}
     for name in ("traefik", "redis", "python"):
         image = manifest.image(name)
@@ -120,8 +134,8 @@ def versions(manifest: Manifest, artifacts: dict[str, dict[str, str]], arch: str
     images["python"]["name"] = f"127.0.0.1:{REGISTRY_PORT}/{repository}"
     return {
         "k3s": {
-            "version": k3s.pop("version"),
-            arch: k3s,
+            "version": artifacts["k3s"]["version"],
+            arch: {key: artifacts["k3s"][key] for key in ("url", "sha256")},
             "airgap": {arch: artifacts["airgap"]},
         },
         "images": images,

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import boto3
-
 from lab import site
 from lab.__main__ import ROOT
 
@@ -67,17 +65,6 @@ def operator() -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "lab",
         "AWS_SECRET_ACCESS_KEY": "lab",
     }
-
-
-def ec2() -> Any:
-    """A client of the lab's EC2."""
-    return boto3.client(
-        "ec2",
-        endpoint_url=site.doors().api_url,
-        region_name=site.doors().region,
-        aws_access_key_id="lab",
-        aws_secret_access_key="lab",  # noqa: S106 - the lab's API takes any
-    )
 
 
 class Bare:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import yaml
 
+from lab import site
 from lab.__main__ import ROOT, STATE
 from lab.bench.common import (
     EVIDENCE,
     HINT,
     Bare,
-    ec2,
     operator,
     salt_cloud,
     shell,
@@ -104,7 +104,7 @@ def classic() -> tuple[float, float]:
     """Return the same two numbers of a deployment over SSH."""
     key = STATE / "ssh" / "id_ed25519"
     archive = environment.build().path
-    client = ec2()
+    client = site.client("ec2")
     client.import_key_pair(KeyName="bare", PublicKeyMaterial=key.with_suffix(".pub").read_bytes())
     network = Bare(client, f"{HOST_ADDRESS}/32")
     with tempfile.TemporaryDirectory() as temporary:

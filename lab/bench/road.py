@@ -14,7 +14,7 @@ from typing import Any
 
 from lab import build, cloud, site
 from lab.__main__ import STATE, lay_out
-from lab.bench.common import EVIDENCE, HINT, Bare, ec2, stamp, timed
+from lab.bench.common import EVIDENCE, HINT, Bare, stamp, timed
 from lab.cloud.config import home
 from lab.cloud.machines import container_name
 
@@ -57,7 +57,7 @@ def bare(k3s: str, airgap: str) -> float:
 
     ``k3s`` and ``airgap`` are where machines fetch the program and its images.
     """
-    network = Bare(ec2())
+    network = Bare(site.client("ec2"))
     server = "10.77.1.10"
     began = time.monotonic()
     for number, address in enumerate((server, "10.77.1.11", "10.77.1.12")):

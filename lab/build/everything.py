@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.build import cache, commands, compile, images, oci, rootfs, toolchain
 from lab.build.artifacts import Archive, Image, Manifest, Program
 from lab.build.errors import BuildError
-from lab.build.families import FAMILIES, OLDER, Family
+from lab.build.families import FAMILIES, OLDER, Family, k3s_version
 from lab.build.progress import Progress
 from lab.build.rootfs import ROOTFS, Rootfs
 from lab.build.toolchain import Go
@@ -174,7 +174,7 @@ def _pack(go: Go) -> Manifest:
         made,
         _airgap(layouts),
         _k3s_programs([p for p in programs if p.family in K3S_FAMILIES]),
-        f"{versions['kubernetes']}+k3s1",
+        k3s_version(versions["kubernetes"]),
     )
 
 

@@ -7,6 +7,11 @@ from pathlib import Path
 MODULES = Path(__file__).resolve().parents[1] / "modules"
 
 
+def k3s_version(kubernetes: str) -> str:
+    """Return the version of the k3s that carries this Kubernetes: ``v1.36.3+k3s1``."""
+    return f"{kubernetes}+k3s1"
+
+
 @dataclass(frozen=True)
 class Family:
     """
@@ -76,8 +81,8 @@ FAMILIES = (
         seconds=400,
         module="k8s.io/kubernetes",
         stamps=(
-            # As K3s marks its own.
-            "k8s.io/component-base/version.gitVersion={version}+k3s1",
+            # The kubelet's version is K3s's.
+            f"k8s.io/component-base/version.gitVersion={k3s_version('{version}')}",
             "k8s.io/component-base/version.gitMajor={major}",
             "k8s.io/component-base/version.gitMinor={minor}",
             "k8s.io/component-base/version.gitTreeState=clean",
