@@ -11,8 +11,8 @@ from typing import Any
 import aws
 import ec2
 import knobs
+import launch
 import leftovers
-import machine
 import vpc
 
 
@@ -135,7 +135,7 @@ def protected(platform: dict[str, Any]) -> list[str]:
     return [
         ec2.name_of(item)
         for item in ec2.instances(platform)
-        if machine.is_protected(platform, item["InstanceId"])
+        if launch.is_protected(platform, item["InstanceId"])
     ]
 
 

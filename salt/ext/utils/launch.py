@@ -139,17 +139,9 @@ class Lookup:
 
     def is_protected(self, instance_id: str) -> bool:
         """Say whether the machine may not be terminated; EC2 tells of one at a time."""
-        answer = self._once(
-            ("protected", instance_id),
-            lambda: aws.call(
-                self.platform,
-                "ec2",
-                "describe_instance_attribute",
-                InstanceId=instance_id,
-                Attribute="disableApiTermination",
-            ),
+        return bool(
+            self._once(("protected", instance_id), lambda: is_protected(self.platform, instance_id))
         )
-        return bool(answer["DisableApiTermination"]["Value"])
 
 
 @dataclass(frozen=True)
@@ -385,6 +377,18 @@ def terminated(platform: dict[str, Any], name: str, instance_id: str) -> None:
         return (True if state == "terminated" else None), f"it is {state}"
 
     aws.wait(f"{name} ({instance_id}) to be terminated", TERMINATED_SECONDS, probe)
+
+
+def is_protected(platform: dict[str, Any], instance_id: str) -> bool:
+    """Say whether EC2 refuses to terminate the machine."""
+    answer = aws.call(
+        platform,
+        "ec2",
+        "describe_instance_attribute",
+        InstanceId=instance_id,
+        Attribute="disableApiTermination",
+    )
+    return bool(answer["DisableApiTermination"].get("Value"))
 
 
 def protect(platform: dict[str, Any], instance_id: str, is_wanted: bool) -> None:

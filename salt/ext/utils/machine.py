@@ -175,32 +175,14 @@ def del_tags(platform: dict[str, Any], name: str, keys: list[str]) -> dict[str, 
 # Protection -------------------------------------------------------------------------------------
 
 
-def is_protected(platform: dict[str, Any], instance_id: str) -> bool:
-    """Say whether EC2 refuses to terminate the instance."""
-    answer = aws.call(
-        platform,
-        "ec2",
-        "describe_instance_attribute",
-        InstanceId=instance_id,
-        Attribute="disableApiTermination",
-    )
-    return bool(answer["DisableApiTermination"].get("Value"))
-
-
 def protection(platform: dict[str, Any], name: str, wanted: bool | None = None) -> dict[str, Any]:
     """Return whether the machine is protected from termination, after making it as ``wanted``."""
     item = find(platform, name)
     ident = item["InstanceId"]
-    before = is_protected(platform, ident)
+    before = launch.is_protected(platform, ident)
     if wanted is None or wanted == before:
         return {"id": ident, "protected": before, "changed": False}
-    aws.call(
-        platform,
-        "ec2",
-        "modify_instance_attribute",
-        InstanceId=ident,
-        DisableApiTermination={"Value": wanted},
-    )
+    launch.protect(platform, ident, wanted)
     return {"id": ident, "protected": wanted, "changed": True}
 
 
@@ -271,7 +253,7 @@ def destroy(platform: dict[str, Any], name: str, keep: list[str]) -> dict[str, A
     """
     item = find(platform, name)
     ident, called, before = item["InstanceId"], ec2.name_of(item), item["State"]["Name"]
-    if is_protected(platform, ident):
+    if launch.is_protected(platform, ident):
         raise aws.CloudError(
             f"{called} ({ident}) is protected from termination, nothing was removed; to lift that: "
             f"salt-cloud -a disable_term_protect {called}"
