@@ -56,6 +56,18 @@ def _changeable(platform: dict[str, Any], wanted: str) -> dict[str, Any]:
     return item
 
 
+def _holder(address: dict[str, Any]) -> str | None:
+    """Return what has the address: a machine, or an interface that is none's."""
+    return address.get("InstanceId") or address.get("NetworkInterfaceId")
+
+
+def _used(wanted: str, address: dict[str, Any], holder: str) -> aws.CloudError:
+    return aws.CloudError(
+        f"{wanted} is used by {holder}; take it from there first: "
+        f"salt-cloud -f disassociate_address aws address={address['PublicIp']}"
+    )
+
+
 def allocate(platform: dict[str, Any], label: str) -> dict[str, Any]:
     """
     Make sure that there is the address ``<platform>-<label>``.
@@ -84,14 +96,11 @@ def associate(platform: dict[str, Any], name: str, wanted: str) -> dict[str, Any
     item = machine.find(platform, name)
     called, ident = ec2.name_of(item), item["InstanceId"]
     address = _changeable(platform, wanted)
-    holder = address.get("InstanceId") or address.get("NetworkInterfaceId")
+    holder = _holder(address)
     if address.get("InstanceId") == ident:
         return {**_shown(platform, address), "changed": False}
     if holder:
-        raise aws.CloudError(
-            f"{wanted} is used by {holder}; take it from there first: "
-            f"salt-cloud -f disassociate_address aws address={address['PublicIp']}"
-        )
+        raise _used(wanted, address, holder)
     other = [a["PublicIp"] for a in leftovers.addresses(platform) if a.get("InstanceId") == ident]
     if other:
         raise aws.CloudError(f"{called} has the elastic address {other[0]} already: not replaced")
@@ -119,7 +128,7 @@ def disassociate(platform: dict[str, Any], wanted: str) -> dict[str, Any]:
         found = aws.call(
             platform, "ec2", "describe_addresses", AllocationIds=[address["AllocationId"]]
         )["Addresses"][0]
-        held = found.get("InstanceId") or found.get("NetworkInterfaceId")
+        held = _holder(found)
         return (None if held else dict(found)), f"{held} has it"
 
     now = aws.wait(f"{wanted} to be free", ASSOCIATED_SECONDS, probe)
@@ -129,11 +138,8 @@ def disassociate(platform: dict[str, Any], wanted: str) -> dict[str, Any]:
 def release(platform: dict[str, Any], wanted: str) -> dict[str, Any]:
     """Give an address of ours back to AWS, for good; one that something has is refused."""
     address = _changeable(platform, wanted)
-    holder = address.get("InstanceId") or address.get("NetworkInterfaceId")
+    holder = _holder(address)
     if holder:
-        raise aws.CloudError(
-            f"{wanted} is used by {holder}; take it from there first: "
-            f"salt-cloud -f disassociate_address aws address={address['PublicIp']}"
-        )
+        raise _used(wanted, address, holder)
     aws.call(platform, "ec2", "release_address", AllocationId=address["AllocationId"])
     return {"address": address["PublicIp"], "id": address["AllocationId"], "changed": True}

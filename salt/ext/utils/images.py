@@ -96,10 +96,7 @@ def delete(platform: dict[str, Any], ident: str) -> dict[str, Any]:
     image = _image(platform, ident)
     if image is None:
         return {"id": ident, "changed": False, "note": "no such image of this account is there"}
-    if not vpc.is_ours(platform, image):
-        raise aws.CloudError(
-            f"{ident} is not of {platform['name']} (it has not the tag {aws.PLATFORM_TAG}): refused"
-        )
+    vpc.refuse_strangers(platform, image, ident)
     parts = sorted(leftovers.snapshots_of(image))
     aws.call(platform, "ec2", "deregister_image", ImageId=ident)
     # An account may make images of snapshots that it did not make.

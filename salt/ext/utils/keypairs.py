@@ -92,10 +92,7 @@ def delete(platform: dict[str, Any], key: str) -> dict[str, Any]:
     there = _all(platform).get(key)
     if there is None:
         return {"name": key, "changed": False, "note": "no such key pair is there"}
-    if not _is_ours(platform, there):
-        raise aws.CloudError(
-            f"{key} is not of {platform['name']} (it has not the tag {aws.PLATFORM_TAG}): refused"
-        )
+    vpc.refuse_strangers(platform, there, key)
     aws.call(platform, "ec2", "delete_key_pair", KeyName=key)
     return {"name": key, "changed": True}
 

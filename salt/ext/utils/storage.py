@@ -106,15 +106,19 @@ def volumes(platform: dict[str, Any]) -> dict[str, Any]:
     return {ident: _shown(platform, volume) for ident, volume in found.items()}
 
 
-def _ours(platform: dict[str, Any], ident: str) -> dict[str, Any]:
-    volume = _volume(platform, ident)
+def _ours(platform: dict[str, Any], ident: str, volume: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the ``volume`` that was found under ``ident`` if there is one and it is ours."""
     if volume is None:
         raise aws.CloudError(f"no volume {ident} is there; salt-cloud -f list_volumes aws")
-    if not vpc.is_ours(platform, volume):
-        raise aws.CloudError(
-            f"{ident} is not of {platform['name']} (it has not the tag {aws.PLATFORM_TAG}): refused"
-        )
+    vpc.refuse_strangers(platform, volume, ident)
     return volume
+
+
+def _held(ident: str, holder: dict[str, Any]) -> aws.CloudError:
+    return aws.CloudError(
+        f"{ident} is held by {holder['InstanceId']}; take it from there first: "
+        f"salt-cloud -a detach_volume {holder['InstanceId']} volume={ident}"
+    )
 
 
 def create(
@@ -140,7 +144,12 @@ def create(
     if size is None and snapshot is None:
         raise aws.CloudError(f"{title} needs a size in GB, or a snapshot to be made from")
     if snapshot is not None:
-        _our_snapshot(platform, snapshot)
+        source = _snapshot(platform, snapshot)
+        if source is None:
+            raise aws.CloudError(
+                f"no snapshot {snapshot} is there; salt-cloud -f list_snapshots aws"
+            )
+        vpc.refuse_strangers(platform, source, snapshot)
     found = aws.pages(
         platform, "ec2", "describe_volumes", "Volumes", Filters=aws.mine(platform, title)
     )
@@ -171,7 +180,7 @@ def attach(platform: dict[str, Any], name: str, ident: str, device: str | None) 
     """Give the volume ``ident`` of ours to the machine, at the first free device or ``device``."""
     item = machine.find(platform, name)
     called, instance_id = ec2.name_of(item), item["InstanceId"]
-    volume = _ours(platform, ident)
+    volume = _ours(platform, ident, _volume(platform, ident))
     holder = _holder(volume)
     if holder and holder["InstanceId"] == instance_id:
         if device and holder.get("Device") != device:
@@ -181,10 +190,7 @@ def attach(platform: dict[str, Any], name: str, ident: str, device: str | None) 
             )
         return {**_shown(platform, volume), "changed": False}
     if holder:
-        raise aws.CloudError(
-            f"{ident} is held by {holder['InstanceId']}; take it from there first: "
-            f"salt-cloud -a detach_volume {holder['InstanceId']} volume={ident}"
-        )
+        raise _held(ident, holder)
     zone = item["Placement"]["AvailabilityZone"]
     if volume["AvailabilityZone"] != zone:
         raise aws.CloudError(
@@ -233,7 +239,7 @@ def detach(platform: dict[str, Any], name: str, ident: str) -> dict[str, Any]:
     holder = _holder(volume) if volume else None
     if volume is None or holder is None or holder["InstanceId"] != instance_id:
         # Whose it is matters here only if it is not this machine's.
-        volume = _ours(platform, ident)
+        volume = _ours(platform, ident, volume)
         if holder is not None:
             raise aws.CloudError(
                 f"{ident} is not held by {called}, but by {holder['InstanceId']}: not touched"
@@ -253,14 +259,12 @@ def detach(platform: dict[str, Any], name: str, ident: str) -> dict[str, Any]:
 
 def delete(platform: dict[str, Any], ident: str) -> dict[str, Any]:
     """Delete a volume of ours that nothing holds; one that is not there is no error."""
-    if _volume(platform, ident) is None:
+    volume = _volume(platform, ident)
+    if volume is None:
         return {"id": ident, "changed": False, "note": "no such volume is there"}
-    holder = _holder(_ours(platform, ident))
+    holder = _holder(_ours(platform, ident, volume))
     if holder:
-        raise aws.CloudError(
-            f"{ident} is held by {holder['InstanceId']}; take it from there first: "
-            f"salt-cloud -a detach_volume {holder['InstanceId']} volume={ident}"
-        )
+        raise _held(ident, holder)
     aws.call(platform, "ec2", "delete_volume", VolumeId=ident)
     return {"id": ident, "changed": True}
 
@@ -272,17 +276,6 @@ def _snapshot(platform: dict[str, Any], ident: str) -> dict[str, Any] | None:
     filters = [{"Name": "snapshot-id", "Values": [ident]}]
     found = aws.pages(platform, "ec2", "describe_snapshots", "Snapshots", Filters=filters)
     return found[0] if found else None
-
-
-def _our_snapshot(platform: dict[str, Any], ident: str) -> dict[str, Any]:
-    found = _snapshot(platform, ident)
-    if found is None:
-        raise aws.CloudError(f"no snapshot {ident} is there; salt-cloud -f list_snapshots aws")
-    if not vpc.is_ours(platform, found):
-        raise aws.CloudError(
-            f"{ident} is not of {platform['name']} (it has not the tag {aws.PLATFORM_TAG}): refused"
-        )
-    return found
 
 
 def _picture(platform: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
@@ -330,9 +323,10 @@ def snapshots(platform: dict[str, Any]) -> dict[str, Any]:
 
 def delete_snapshot(platform: dict[str, Any], ident: str) -> dict[str, Any]:
     """Delete a snapshot of ours that no image needs; one that is not there is no error."""
-    if _snapshot(platform, ident) is None:
+    snapshot = _snapshot(platform, ident)
+    if snapshot is None:
         return {"id": ident, "changed": False, "note": "no such snapshot is there"}
-    _our_snapshot(platform, ident)
+    vpc.refuse_strangers(platform, snapshot, ident)
     for image in leftovers.images(platform):
         if ident in leftovers.snapshots_of(image):
             raise aws.CloudError(

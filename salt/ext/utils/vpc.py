@@ -102,6 +102,14 @@ def is_ours(platform: dict[str, Any], item: dict[str, Any]) -> bool:
     return tags.get(aws.PLATFORM_TAG) == platform["name"]
 
 
+def refuse_strangers(platform: dict[str, Any], item: dict[str, Any], ident: str) -> None:
+    """Raise CloudError unless ``item``, called ``ident``, carries the platform's tag."""
+    if not is_ours(platform, item):
+        raise aws.CloudError(
+            f"{ident} is not of {platform['name']} (it has not the tag {aws.PLATFORM_TAG}): refused"
+        )
+
+
 def _place(platform: dict[str, Any], machine: str) -> tuple[str, str]:
     """Return name and addresses of the machine's subnet: worker N lies in zone (N-1) mod zones."""
     public, *others = [(name, cidr) for name, (cidr, _) in subnets(platform).items()]
