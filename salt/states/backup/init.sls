@@ -1,6 +1,6 @@
 # On K3s's server: a backup as often as the knob backup.every says (systemd.time(7)). A timer, not
 # Salt's own schedule, which would end with its minion; one that was missed is made up for.
-{%- set knobs = pillar['platform'].get('backup', {}) %}
+{%- set knobs = pillar['platform']['backup'] %}
 /etc/systemd/system/f1-backup.service:
   file.managed:
     - mode: '0644'
@@ -22,10 +22,10 @@
     - mode: '0644'
     - contents: |
         [Unit]
-        Description=Backup of the platform, {{ knobs.get('every', 'daily') }}
+        Description=Backup of the platform, {{ knobs['every'] }}
 
         [Timer]
-        OnCalendar={{ knobs.get('every', 'daily') }}
+        OnCalendar={{ knobs['every'] }}
         RandomizedDelaySec=10min
         Persistent=true
 

@@ -1,7 +1,7 @@
 # On the master: salt-run state.orchestrate cluster.restore
 # What the operator handed over is what the cluster and Redis hold. Interrupted, run it again.
 {%- set fleet = pillar['fleet'] %}
-{%- set knobs = pillar['platform'].get('backup', {}) %}
+{%- set knobs = pillar['platform']['backup'] %}
 include:
   - cluster.alone
   - cluster.minions
@@ -13,7 +13,7 @@ backup is restored:
     - master: {{ fleet['master'] | json }}
     - workers: {{ fleet['workers'] | json }}
     - k3s: {{ pillar['versions']['k3s']['version'] | json }}
-    - paths: {{ knobs.get('paths', []) | json }}
+    - paths: {{ knobs['paths'] | json }}
     - failhard: true
     - require:
       - fleet: minions

@@ -12,7 +12,7 @@ surplus workers:
   fleet.shrunk:
     - master: {{ fleet['master'] | json }}
     - workers: {{ fleet['workers'] | json }}
-    - deadline: {{ knobs.get('drain_seconds', 120) }}
+    - deadline: {{ knobs['drain_seconds'] }}
     - failhard: true
 
 orphans:

@@ -17,7 +17,7 @@ upgrade:
     - app:
         url: https://{{ knobs['network']['master_ip'] }}/readyz
         host: {{ knobs['domain'] | json }}
-    - drain: {{ knobs.get('upgrade', {}).get('drain', false) | json }}
-    - backup_required: {{ knobs.get('backup', {}).get('required', false) | json }}
+    - drain: {{ knobs['upgrade']['drain'] | json }}
+    - backup_required: {{ knobs['backup']['required'] | json }}
     - without_backup: {{ asked.get('without_backup', false) | json }}
     - failhard: true

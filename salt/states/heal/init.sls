@@ -1,7 +1,7 @@
 # On the master: the highstate of all machines again and again, which repairs what drifted, with
 # Kubernetes' objects; by a timer of systemd that calls salt/ext/runners/heal.py. `minutes: 0` is
 # never.
-{%- set minutes = (pillar['platform'].get('heal') or {}).get('minutes', 30) %}
+{%- set minutes = pillar['platform']['heal']['minutes'] %}
 {%- if not minutes %}
 include:
   - heal.absent

@@ -22,6 +22,6 @@ backup:
 
 copies:
   backup_copy.fetched:
-    - keep: {{ pillar['platform'].get('backup', {}).get('keep', 14) }}
+    - keep: {{ pillar['platform']['backup']['keep'] }}
     - require:
       - road: backup

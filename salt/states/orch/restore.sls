@@ -1,7 +1,7 @@
 # A backup put back, into the running platform or a new one. Runs on the operator's machine:
 #   salt-run state.orchestrate orch.restore pillar='{"restore": {"from": "<file or name>"}}'
 # Without a name it is the newest that is known, here or in the bucket. Interrupted, run it again.
-{%- set paths = pillar['platform'].get('backup', {}).get('paths', []) %}
+{%- set paths = pillar['platform']['backup']['paths'] %}
 include:
   - orch.proof
 
