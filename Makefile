@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up plan status rotate audit down test check bench lock logs unlock shell unit e2e fmt
+.PHONY: help up plan status rotate down audit backup restore drill logs unlock shell check unit e2e test bench lock fmt
 
 CLOUD ?= lab
 ifeq ($(CLOUD),lab)

@@ -14,6 +14,7 @@ from typing import Any
 
 import knobs
 import lock
+import records
 import results
 import status
 from salt.exceptions import SaltException
@@ -132,15 +133,12 @@ def _told(data: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def _read() -> Record:
-    try:
-        return dict(json.loads((STATE / "heal" / "last.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return records.read(STATE / "heal" / "last.json") or {}
 
 
 def _write(record: Record) -> None:
     last, prom = STATE / "heal" / "last.json", STATE / "metrics" / "heal.prom"
-    _replace(last, json.dumps(record, indent=1) + "\n")
+    records.write(last, json.dumps(record, indent=1) + "\n")
     lines = []
     for name, kind, text, value in (
         (
@@ -163,12 +161,4 @@ def _write(record: Record) -> None:
         ),
     ):
         lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {value}"]
-    _replace(prom, "\n".join(lines) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(0o644)
-    new.replace(path)
+    records.write(prom, "\n".join(lines) + "\n")

@@ -16,6 +16,7 @@ from typing import Any
 
 import jobs
 import nodes
+import records
 import salt.cache
 import salt.utils.mine
 import upgrade
@@ -72,7 +73,7 @@ def upgraded(
             _forget("upgrade")
         return _result(name, True, {}, f"{len(mine)} nodes report {version}")
     against, remarks = _against(found, due, version, master, record)
-    covered = upgrade.backup(_read(BACKUP), time.time(), BACKUP_SECONDS)
+    covered = upgrade.backup(records.read(BACKUP), time.time(), BACKUP_SECONDS)
     if covered and backup_required and not without_backup:
         unless = json.dumps({"upgrade": {"without_backup": True}})
         against.append(f"{covered}: make one first, or say pillar='{unless}'")
@@ -382,23 +383,11 @@ def _proved(server: str, new: str, old: str) -> dict[str, int]:
 
 
 def _record(what: str) -> dict[str, Any] | None:
-    return _read(STATE / f"{what}.json")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return records.read(STATE / f"{what}.json")
 
 
 def _keep(what: str, record: dict[str, Any]) -> None:
-    path = STATE / f"{what}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(record), encoding="utf-8")
-    new.replace(path)
+    records.write(STATE / f"{what}.json", json.dumps(record))
 
 
 def _forget(what: str) -> None:

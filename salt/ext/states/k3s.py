@@ -143,10 +143,7 @@ def certificates_told(name: str) -> Result:
     if __opts__["test"]:
         return _result(name, None, {name: "would be written"}, "")
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(0o644)
-    new.replace(path)
+    _replace(path, text, 0o644)
     return _result(name, True, {name: "written"}, f"{len(lines) - 2} certificates")
 
 
@@ -313,13 +310,18 @@ def _ca(server: str) -> bytes:
 def _written(path: Path, secret: str, verb: str) -> Result:
     if __opts__["test"]:
         return _result(str(path), None, {str(path): f"would be {verb}"}, "")
-    new = path.with_name(f".{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(secret + "\n")
-    new.replace(path)
+    _replace(path, secret + "\n", 0o600)
     return _result(str(path), True, {str(path): verb}, "")
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    """Give ``path`` this content in one step; nobody reads it before it has its ``mode``."""
+    new = path.with_name(f".{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, mode)
+        file.write(text)
+    new.replace(path)
 
 
 def _mode(path: Path) -> Result:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import archive
+import records
 import redis_copy
 import sealed
 from salt.exceptions import SaltException
@@ -92,10 +93,7 @@ def make(functions: Functions, platform: str, master: str, keep: int, paths: lis
 
 def last_record() -> Record | None:
     """Return what the last backup left to say; None if there was none."""
-    try:
-        return dict(json.loads((FOLDER / "last.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    return records.read(FOLDER / "last.json")
 
 
 def good(record: Record) -> dict[str, Any] | None:
@@ -288,15 +286,7 @@ def _sealed(source: Path, target: Path, recipient: str) -> tuple[str, int]:
 
 
 def _told(record: Record) -> None:
-    _written(FOLDER / "last.json", json.dumps(record, indent=1) + "\n", 0o600)
+    records.write(FOLDER / "last.json", json.dumps(record, indent=1) + "\n", 0o600)
     well = good(record) or {"at": 0, "bytes": 0}
-    METRICS.parent.mkdir(parents=True, exist_ok=True)
     text = _METRICS.format(ok=int(record["ok"]), at=f"{well['at']:.0f}", size=well["bytes"])
-    _written(METRICS, text, 0o644)
-
-
-def _written(path: Path, text: str, mode: int) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(mode)
-    new.replace(path)
+    records.write(METRICS, text, 0o644)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import archive
+import records
 import redis_copy
 import server_backup
 import upgrade
@@ -46,17 +47,12 @@ def incoming() -> Path:
 
 def record() -> dict[str, Any]:
     """Return what a restore that has not ended keeps in mind: ``kept``, ``before``, ``proved``."""
-    try:
-        return dict(json.loads((FOLDER / "state.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return records.read(FOLDER / "state.json") or {}
 
 
 def note(**facts: Any) -> None:
     """Keep ``facts`` in mind too."""
-    new = FOLDER / ".state.json.new"
-    new.write_text(json.dumps({**record(), **facts}), encoding="utf-8")
-    new.replace(FOLDER / "state.json")
+    records.write(FOLDER / "state.json", json.dumps({**record(), **facts}))
 
 
 def begin(which: str) -> None:
