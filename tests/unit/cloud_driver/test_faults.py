@@ -14,15 +14,14 @@ import environment
 import pytest
 import retries
 import yaml
-from jinja2 import Environment
 from salt.exceptions import SaltCloudException
 
 from tests.conftest import ROOT, load_ext
 from tests.unit.cloud_driver import faults as injection
+from tests.unit.cloud_driver import walks
 from tests.unit.cloud_driver.faults import CHANGING, Crash, Faults
 
 PROFILES = yaml.safe_load((ROOT / "salt/cloud/profiles.conf").read_text())
-STATES = ("cloud_removal", "cloud_machines", "cloud_network", "cloud_access", "cloud_store")
 
 # Everything that costs or blocks something, by the request that lists it.
 KINDS = {
@@ -68,26 +67,9 @@ class World:
 
     def walk(self, *files: str) -> list[str]:
         """Run the SLS files' states in a process of its own; return what failed (one, or none)."""
-        modules: dict[str, Any] = {name: load_ext(f"states/{name}.py") for name in STATES}
+        modules = walks.load()
         for sls in files:
-            context: dict[str, Any] = {}
-            for module in modules.values():
-                module.__opts__ = self.opts
-                module.__pillar__ = {"platform": self.platform}
-                module.__context__ = context
-            jinja = Environment(autoescape=False)
-            jinja.filters["json"] = jinja.filters["tojson"]
-            text = jinja.from_string((ROOT / f"salt/states/orch/{sls}.sls").read_text())
-            pillar = {"platform": self.platform, "confirm": "f1"}
-            for ident, body in yaml.safe_load(text.render(pillar=pillar)).items():
-                ((function, arguments),) = body.items()
-                name, _, what = function.partition(".")
-                if name not in modules:
-                    continue
-                given = {key: value for item in arguments for key, value in item.items()}
-                given.pop("require", None)
-                given.setdefault("name", ident)
-                result = getattr(modules[name], what)(**given)
+            for ident, result in walks.states(modules, sls, self.opts, self.platform, "f1"):
                 if result["result"] is False:
                     return [f"{ident}: {result['comment']}"]
         return []

@@ -10,11 +10,10 @@ import environment
 import firstcontact
 import pytest
 import vpc
-import yaml
 from botocore.client import BaseClient
-from jinja2 import Environment
 
-from tests.conftest import ROOT, load_ext
+from tests.conftest import ROOT
+from tests.unit.cloud_driver import walks
 
 READS = re.compile(r"(Describe|Get|List|Head)\w*")
 
@@ -36,32 +35,14 @@ def sent(monkeypatch) -> list[str]:
 @pytest.fixture
 def walk(opts, platform, sent):
     """Run the network's states of SLS files in their order, as Salt would; results by id."""
-    modules = {
-        name: load_ext(f"states/{name}.py")
-        for name in ("cloud_network", "cloud_access", "cloud_store")
-    }
+    modules = walks.load(("cloud_network", "cloud_access", "cloud_store"))
 
     def run(*files: str, test: bool = False) -> dict[str, dict[str, Any]]:
         opts["test"] = test
         sent.clear()
-        results = {}
+        results: dict[str, dict[str, Any]] = {}
         for sls in files or ("network",):
-            context: dict[str, Any] = {}
-            for module in modules.values():
-                module.__opts__ = opts
-                module.__pillar__ = {"platform": platform}
-                module.__context__ = context
-            jinja = Environment(autoescape=False)
-            jinja.filters["json"] = jinja.filters["tojson"]
-            text = jinja.from_string((ROOT / f"salt/states/orch/{sls}.sls").read_text())
-            for ident, body in yaml.safe_load(text.render(pillar={"platform": platform})).items():
-                ((function, arguments),) = body.items()
-                name, _, what = function.partition(".")
-                if name in modules:
-                    given = {key: value for item in arguments for key, value in item.items()}
-                    given.pop("require", None)
-                    given.setdefault("name", ident)
-                    results[ident] = getattr(modules[name], what)(**given)
+            results.update(walks.states(modules, sls, opts, platform))
         return results
 
     return run

@@ -11,13 +11,9 @@ import ec2
 import launch as launch_util
 import pytest
 import vpc
-import yaml
-from jinja2 import Environment
 
-from tests.conftest import ROOT, load_ext
-from tests.unit.cloud_driver import acting
+from tests.unit.cloud_driver import acting, walks
 
-MODULES = ("cloud_removal", "cloud_machines", "cloud_network", "cloud_access", "cloud_store")
 CHANGING = ("change_", "delete_", "detach_", "disassociate_", "release_", "revoke_", "terminate_")
 
 # Every kind of request that a removal sends, the way out being a NAT gateway.
@@ -46,29 +42,14 @@ REQUESTS = {
 @pytest.fixture
 def walk(opts, platform):
     """Run a SLS's states in their order until one fails; return their results by id."""
-    modules = {name: load_ext(f"states/{name}.py") for name in MODULES}
+    modules = walks.load()
 
     def run(sls: str, confirm: str = "f1", test: bool = False) -> dict[str, dict[str, Any]]:
-        context: dict[str, Any] = {}
-        for module in modules.values():
-            module.__opts__ = {**opts, "test": test}
-            module.__pillar__ = {"platform": platform}
-            module.__context__ = context
-        jinja = Environment(autoescape=False)
-        jinja.filters["json"] = jinja.filters["tojson"]
-        text = jinja.from_string((ROOT / f"salt/states/orch/{sls}.sls").read_text())
-        pillar = {"platform": platform, "confirm": confirm}
         results = {}
-        for ident, body in yaml.safe_load(text.render(pillar=pillar)).items():
-            ((function, arguments),) = body.items()
-            name, _, what = function.partition(".")
-            if name in modules:
-                given = {key: value for item in arguments for key, value in item.items()}
-                given.pop("require", None)
-                given.setdefault("name", ident)
-                results[ident] = getattr(modules[name], what)(**given)
-                if results[ident]["result"] is False:
-                    break
+        for ident, result in walks.states(modules, sls, {**opts, "test": test}, platform, confirm):
+            results[ident] = result
+            if result["result"] is False:
+                break
         return results
 
     return run
