@@ -21,6 +21,7 @@ import aws
 import drift
 import ec2
 import firstcontact
+import interrupts
 import launch
 import machine as machine_utils
 import profiles
@@ -210,7 +211,8 @@ def _make(
             for profile, machines in fleet.items()
         }
         wanted = {profile: machines for profile, machines in data.items() if machines}
-        answers.update(client.map_run(map_data=wanted, parallel=True) or {})
+        with interrupts.parent_only():
+            answers.update(client.map_run(map_data=wanted, parallel=True) or {})
     errors: dict[str, str] = {}
     for machine in [*others, *absent]:
         answer = answers.get(machine)
