@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 locked=$1
 python=/usr/bin/python3
 packages="python3-venv python3-dev gcc libc6-dev openssh-client iproute2 iptables nftables debootstrap ca-certificates xz-utils"
-case $locked in */dev.txt) packages="$packages redis-server shellcheck nmap" ;; esac
+case $locked in */dev.txt) packages="$packages redis-server shellcheck nmap chromium" ;; esac
 
 missing=""
 for package in $packages; do
