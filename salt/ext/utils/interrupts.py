@@ -15,7 +15,8 @@ def parent_only() -> Iterator[None]:
 
     A worker of a ``multiprocessing.Pool`` that dies of SIGINT may hold the lock of the pool's
     queue; ``Pool.terminate``, which the parent calls for its own SIGINT, then waits for that lock
-    for ever. A worker that lives on is ended by ``terminate``. Outside of the main thread, where Python hears no signal, nothing is changed.
+    for ever. A worker that lives on is ended by ``terminate``. Outside of the main thread, where
+    Python hears no signal, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
