@@ -8,11 +8,12 @@ Builds all that the lab runs: programs from Go modules, images from them and fro
     manifest.airgap().sha256
     manifest.k3s_bin_dir()
     build.kubernetes("v1.36.2")                    # the same for an older Kubernetes
+    build.tool("vegeta")                           # what only a measurement needs
 """
 
 from lab.build.artifacts import Archive, Image, Manifest, Program
 from lab.build.errors import BuildError
-from lab.build.everything import build, kubernetes, manifest, preflight
+from lab.build.everything import build, kubernetes, manifest, preflight, tool
 
 __all__ = [
     "Archive",
@@ -24,4 +25,5 @@ __all__ = [
     "kubernetes",
     "manifest",
     "preflight",
+    "tool",
 ]

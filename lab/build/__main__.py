@@ -7,7 +7,7 @@ import sys
 from types import FrameType
 
 from lab.build import BuildError, build, compile, everything, kubernetes, toolchain
-from lab.build.families import FAMILIES, OLDER
+from lab.build.families import FAMILIES, OLDER, TOOLS
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="what there is to build, and stop")
     parser.add_argument("--json", action="store_true", help="print every artifact as JSON")
     options = parser.parse_args()
-    known = {family.name: family for family in FAMILIES}
+    known = {family.name: family for family in (*FAMILIES, *TOOLS)}
     if unknown := sorted(set(options.family) - known.keys()):
         parser.error(f"no such family: {', '.join(unknown)}; there are {', '.join(known)}")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -52,7 +52,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _list() -> None:
     go = toolchain.installed()
-    for family in (*FAMILIES, *OLDER.values()):
+    for family in (*FAMILIES, *OLDER.values(), *TOOLS):
         done = go and compile.place(family, go).exists()
         state = "built" if done else f"about {family.seconds} s"
         print(f"{family.name:<18} {family.version:<9} {state:<12} {' '.join(family.programs)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.build import cache, commands, compile, images, oci, rootfs, toolchain
 from lab.build.artifacts import Archive, Image, Manifest, Program
 from lab.build.errors import BuildError
-from lab.build.families import FAMILIES, OLDER, Family, k3s_version
+from lab.build.families import FAMILIES, OLDER, TOOLS, Family, k3s_version
 from lab.build.progress import Progress
 from lab.build.rootfs import ROOTFS, Rootfs
 from lab.build.toolchain import Go
@@ -82,6 +82,19 @@ def kubernetes(version: str) -> Path:
     _refuse(preflight(families, ()))
     compile_all(families, ())
     return _k3s_programs(_programs(families, toolchain.find()))
+
+
+def tool(name: str) -> Path:
+    """
+    Return the program of one of `TOOLS`, built unless it is there.
+
+    Raises:
+        BuildError: as with `build`.
+    """
+    family = next(family for family in TOOLS if name in family.programs)
+    _refuse(preflight([family], ()))
+    compile_all([family], ())
+    return compile.place(family, toolchain.find()) / name
 
 
 def _refuse(problems: list[str]) -> None:

@@ -121,6 +121,9 @@ FAMILIES = (
     Family("pause", ("pause",), seconds=1),
 )
 
+# What the measurements need: built when they run, never for the platform.
+TOOLS = (Family("vegeta", ("vegeta",), seconds=15, module="github.com/tsenart/vegeta/v12"),)
+
 # Kubernetes before the one above, to upgrade from: built when asked for, never by the way.
 OLDER = {
     version: replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.build import compile
-from lab.build.families import FAMILIES, MODULES, OLDER, Family
+from lab.build.families import FAMILIES, MODULES, OLDER, TOOLS, Family
 from lab.build.toolchain import Go
 
 GO = Go(Path("/nowhere/go"), "go1.26.8")
@@ -106,9 +106,9 @@ def test_version_is_what_go_mod_requires(family: Family):
 
 def test_every_folder_is_a_family_and_the_other_way_round():
     assert {path.name for path in MODULES.iterdir() if path.is_dir()} == {
-        family.name for family in FAMILIES
+        family.name for family in (*FAMILIES, *TOOLS)
     }
-    for family in FAMILIES:
+    for family in (*FAMILIES, *TOOLS):
         assert family.version or not family.module
         assert family.target == ("." if (family.path / "main.go").exists() else "tool")
 
