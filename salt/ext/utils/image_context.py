@@ -27,6 +27,8 @@ PYTHON = "3.11"
 # Debian 12 and every newer base have at least this glibc, 2.x.
 GLIBC_MINOR = 36
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+# Pure Python that is published as source alone (a dependency of aioprometheus).
+SOURCE_ONLY = "quantile-python"
 # Changes when the same parts make another image.
 RECIPE = "1"
 # One moment for every file, so that the same parts give the same bytes: 2000-01-01.
@@ -80,7 +82,8 @@ def packages(app: Path, arch: str, cache: Path) -> Path:
         command = [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
             "--no-input", "--no-deps", "--no-compile", "--require-hashes",
-            "--only-binary=:all:", "--target", str(made), "--requirement", str(lock),
+            "--only-binary=:all:", f"--no-binary={SOURCE_ONLY}",
+            "--target", str(made), "--requirement", str(lock),
             "--python-version", PYTHON, "--implementation", "cp",
             *(f"--abi={abi}" for abi in ("cp" + PYTHON.replace(".", ""), "abi3", "none")),
             *(f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}", "any")),
