@@ -1,108 +1,316 @@
-"""What a voter sees: HTML from the templates, and the stylesheet with the teams' colours."""
+"""What a voter sees: HTML from the templates, and the files that the pages load."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from f1vote.i18n import Texts
-from f1vote.polls import Choice, Poll
-from f1vote.votes import Results
+from f1vote import receipts
+from f1vote.i18n import Texts, _
+from f1vote.polls import LANGUAGES, Choice, Poll
+from f1vote.settings import Settings
+from f1vote.store import Standing
 
 HERE = Path(__file__).parent
+TYPES = {
+    ".avif": "image/avif",
+    ".css": "text/css; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+# A name up to this long (characters) fits a place of the starting grid.
+SHORT_NAME = 24
+
+# The fields of a ranked vote's form, by place, and what they are called.
+PLACES = (
+    ("first", _("First place")),
+    ("second", _("Second place")),
+    ("third", _("Third place")),
+)
+STATES = {
+    "early": _("Not open yet"),
+    "open": _("Open"),
+    "frozen": _("Paused"),
+    "closed": _("Closed"),
+    "silent": _("No answer"),
+}
 
 
 @dataclass(frozen=True)
-class Served:
-    """Who serves the page: the version of the app and the pod."""
+class Visit:
+    """
+    To whom a page is shown: ``asked`` is the language that the address names, if any, ``path``
+    the address without it, ``root`` what stands before (https://vote.example.org).
+    """
 
-    version: str
-    pod: str
+    language: str
+    asked: str | None
+    path: str
+    root: str
+
+    def to(self, path: str) -> str:
+        """Return the address of ``path``; the language stays as it was chosen."""
+        return f"{path}?lang={self.asked}" if self.asked else path
 
 
 @dataclass(frozen=True)
-class Line:
-    """One driver of the list: the votes, and their share of all votes in percent."""
+class File:
+    """A file that never changes under its name."""
+
+    body: bytes
+    type: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A line of the standings. ``order`` is the choice's in the poll; ``place`` is shared by equals;
+    ``share`` is of all points, ``bar`` of the leader's, both in percent.
+    """
 
     choice: Choice
-    votes: int
-    percent: int
-    mine: bool
+    order: int
+    place: int
+    points: int
+    share: int
+    bar: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A poll of the home page; ``standing`` is None if the counting room does not answer."""
+
+    poll: Poll
+    standing: Standing | None
+    leaders: tuple[Choice, ...]
+
+    @property
+    def state(self) -> str:
+        """Return the poll's state, or ``silent``."""
+        return self.standing.state if self.standing else "silent"
 
 
 class Pages:
-    """Every page, ready to be filled."""
+    """Every page, ready to be filled. One object a process."""
 
-    def __init__(self, texts: Texts, served: Served) -> None:
-        self._texts = texts
-        self._served = served
-        self._env = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
+    def __init__(self, texts: Texts, settings: Settings, polls: Mapping[str, Poll]) -> None:
+        self.files: dict[str, File] = {}
+        names = self._publish(settings.polls_dir / "pictures", polls)
+        self._templates = {
+            language: _environment(texts, language, names, settings.version)
+            for language in LANGUAGES
+        }
+        self._polls = polls
+
+    def home(self, visit: Visit, standings: Iterable[tuple[Poll, Standing | None]]) -> str:
+        """Return the page that lists the polls: open, to come, over."""
+        entries = [
+            Entry(poll, standing, _leaders(poll, standing)) for poll, standing in standings
+        ]
+        groups = (
+            (_("Open now"), ("open", "frozen", "silent")),
+            (_("Soon"), ("early",)),
+            (_("Finished"), ("closed",)),
         )
-        self.css = (HERE / "static" / "style.css").read_bytes()
-        # In the address, so that a browser keeps it for ever and still gets the next one.
-        self.css_path = f"/style.{hashlib.sha256(self.css).hexdigest()[:12]}.css"
+        return self._render(
+            "home.html",
+            visit,
+            groups=[
+                (title, chosen)
+                for title, states in groups
+                if (chosen := [entry for entry in entries if entry.state in states])
+            ],
+        )
 
-    def poll(self, language: str, asked: str | None, poll: Poll, results: Results) -> str:
-        """Return the page of ``poll``; ``asked`` is the language that the address names, if any."""
-        state = state_of(poll, results.now)
-        edge = poll.opens if state == "early" else poll.closes
+    def poll(
+        self,
+        visit: Visit,
+        poll: Poll,
+        standing: Standing | None,
+        held: Sequence[str] = (),
+        receipt: str | None = None,
+        *,
+        admitted: bool = True,
+    ) -> str:
+        """
+        Return the page of ``poll`` for who holds the choices ``held`` under ``receipt``.
+
+        ``standing`` None: the counting room does not answer. ``admitted`` False: the poll takes
+        one-time codes, and this browser brought none.
+        """
+        by_code = {choice.code: choice for choice in poll.choices}
+        seen = standing is not None and standing.visible(poll, bool(held))
+        names = [choice.label(visit.language) for choice in poll.choices]
         return self._render(
             "poll.html",
-            language,
-            asked,
+            visit,
             poll=poll,
-            state=state,
-            moment=datetime.fromtimestamp(edge, UTC).strftime("%Y-%m-%d %H:%M"),
-            voters=results.voters,
-            mine=results.mine,
-            lines=standings(poll.choices, results),
+            standing=standing,
+            state=standing.state if standing else "silent",
+            held=[by_code[code] for code in held if code in by_code],
+            receipt=receipts.show(receipt) if receipt and held else None,
+            admitted=admitted,
+            short=max(map(len, names)) <= SHORT_NAME,
+            rows=rows(poll.choices, standing.points) if standing and seen else None,
         )
 
-    def error(self, language: str, asked: str | None, key: str) -> str:
-        """Return the page that explains ``error.<key>``."""
-        return self._render("error.html", language, asked, key=key)
+    def receipt(
+        self,
+        visit: Visit,
+        poll: Poll,
+        asked: str | None = None,
+        receipt: str | None = None,
+        held: Sequence[str] = (),
+    ) -> str:
+        """
+        Return the page that looks a receipt up: ``asked`` is what was typed, ``receipt`` what it
+        means (None: mistyped), ``held`` the choices that are counted under it.
+        """
+        by_code = {choice.code: choice for choice in poll.choices}
+        return self._render(
+            "receipt.html",
+            visit,
+            poll=poll,
+            asked=asked,
+            receipt=receipts.show(receipt) if receipt else None,
+            held=[by_code[code] for code in held if code in by_code],
+        )
 
-    def _render(self, template: str, language: str, asked: str | None, **values: Any) -> str:
-        def text(key: str, **fields: Any) -> str:
-            return self._texts.get(language, key, **fields)
+    def privacy(self, visit: Visit) -> str:
+        """Return the page that says what is stored."""
+        return self._render("privacy.html", visit)
 
-        return self._env.get_template(template).render(
-            t=text,
-            language=language,
-            other="fr" if language == "en" else "en",
-            # Kept in every address of the page, so that the language stays as it was chosen.
-            lang=f"?lang={asked}" if asked else "",
-            css=self.css_path,
-            served=self._served,
+    def error(self, visit: Visit, title: str, text: str, poll: Poll | None = None) -> str:
+        """Return the page that says what went wrong, and leads back to ``poll``, if there is one."""
+        return self._render("error.html", visit, title=title, text=text, poll=poll)
+
+    def _render(self, template: str, visit: Visit, **values: Any) -> str:
+        return self._templates[visit.language].get_template(template).render(
+            visit=visit,
+            other=next(language for language in LANGUAGES if language != visit.language),
             **values,
-        )
+        )  # fmt: skip
+
+    def _publish(self, pictures: Path, polls: Mapping[str, Poll]) -> dict[str, str]:
+        """Fill ``files``; return the address of each file's name."""
+        names: dict[str, str] = {}
+
+        def publish(name: str, body: bytes) -> None:
+            stem, suffix = name.rsplit(".", 1)
+            path = f"/static/{stem}.{hashlib.sha256(body).hexdigest()[:12]}.{suffix}"
+            self.files[path] = File(body, TYPES[f".{suffix}"])
+            names[name] = path
+
+        # Who names others comes after them.
+        order = [".woff2", ".svg", ".css", ".js"]
+        static = [file for file in (HERE / "static").rglob("*") if file.suffix in order]
+        for file in sorted(static, key=lambda file: (order.index(file.suffix), file.name)):
+            body = file.read_bytes()
+            if file.suffix in (".css", ".js"):
+                body = re.sub(
+                    rb"@@([\w./-]+)@@", lambda match: names[match[1].decode()].encode(), body
+                )
+            publish(file.name, body)
+        for picture in sorted({c.picture for poll in polls.values() for c in poll.choices} - {None}):
+            publish(str(picture), (pictures / str(picture)).read_bytes())
+        for poll in polls.values():
+            publish(f"{poll.id}.css", colours(poll.choices).encode())
+        return names
 
 
-def state_of(poll: Poll, now: float) -> str:
-    """Return ``early``, ``open`` or ``closed``: where ``poll`` is at ``now`` (Unix seconds)."""
-    if now < poll.opens:
-        return "early"
-    return "closed" if poll.closes and now >= poll.closes else "open"
-
-
-def standings(choices: Sequence[Choice], results: Results) -> list[Line]:
-    """Return one line a driver, in the order of the poll: a list that jumps is hard to tap."""
-    total = sum(results.tally.values())
+def rows(choices: Sequence[Choice], points: Mapping[str, int]) -> list[Row]:
+    """Return the standings, best first; equals share a place and keep the order of the poll."""
+    total, best = sum(points.values()), max(points.values(), default=0)
+    ranked = sorted(enumerate(choices), key=lambda pair: -points[pair[1].code])
     return [
-        Line(
+        Row(
             choice=choice,
-            votes=results.tally[choice.code],
-            percent=round(100 * results.tally[choice.code] / total) if total else 0,
-            mine=results.mine == choice.code,
+            order=order,
+            place=1 + sum(other > points[choice.code] for other in points.values()),
+            points=points[choice.code],
+            share=percent(points[choice.code], total),
+            bar=percent(points[choice.code], best),
         )
-        for choice in choices
+        for order, choice in ranked
     ]
+
+
+def percent(part: int, whole: int) -> int:
+    """Return ``part`` of ``whole`` in percent, half up; 0 of nothing."""
+    return (200 * part + whole) // (2 * whole) if whole else 0
+
+
+def colours(choices: Sequence[Choice]) -> str:
+    """
+    Return the stylesheet of the choices' colours, one class a choice: no page needs an inline
+    style. The ink on a colour is black or white, whichever contrasts more (WCAG 2.1, 1.4.3).
+    """
+    return "".join(
+        f".c-{choice.code}{{--team:{choice.colour};--team-ink:{ink(choice.colour)}}}\n"
+        for choice in choices
+    )
+
+
+def ink(colour: str) -> str:
+    """Return #000000 or #ffffff, whichever is easier to read on ``colour`` (#rrggbb)."""
+
+    def linear(part: str) -> float:
+        value = int(part, 16) / 255
+        return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+    red, green, blue = (linear(colour[i : i + 2]) for i in (1, 3, 5))
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue  # WCAG 2.1, relative luminance
+    return "#000000" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "#ffffff"
+
+
+def name_parts(label: str) -> tuple[str, str]:
+    """Return what comes before the last name, and the last name: ("Lando ", "Norris")."""
+    given, space, last = label.partition(" ")
+    return (given + space, last) if last else ("", label)
+
+
+def _leaders(poll: Poll, standing: Standing | None) -> tuple[Choice, ...]:
+    """Who leads, if everybody may know; nobody before the first vote."""
+    if standing is None or not standing.voters or not standing.visible(poll, False):
+        return ()
+    return tuple(row.choice for row in rows(poll.choices, standing.points) if row.place == 1)
+
+
+def _environment(
+    texts: Texts, language: str, names: Mapping[str, str], version: str
+) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals.update(
+        _=partial(texts.get, language),
+        plural=partial(texts.plural, language),
+        forms=partial(texts.forms, language),
+        number=partial(texts.number, language),
+        moment=partial(texts.moment, language),
+        iso=lambda at: datetime.fromtimestamp(at, UTC).isoformat(),
+        name_parts=name_parts,
+        language=language,
+        states=STATES,
+        places=PLACES,
+        file=names.__getitem__,
+        version=version,
+        pod=socket.gethostname(),
+    )
+    return environment
