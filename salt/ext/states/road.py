@@ -27,12 +27,21 @@ def alone(
     No other walk of the road is under way; none begins before this process ends.
 
     ``path``: the lock, the operator's if none is given. ``who`` is told to whoever is refused. What
-    the master's timers run is waited for, at most ``seconds``; anything else refuses at once.
+    the master's timers run is waited for, at most ``seconds``, and on the master what ``who``
+    began: the operator's lock lets one walk at a time begin, so that one was interrupted and ends
+    by itself. Anything else refuses at once.
     """
     if not __opts__["test"]:
         where = path or __utils__["knobs.state_dir"]() / "lock"
         try:
-            __utils__["lock.hold"](where, name, who=who, wait_for=SCHEDULED, seconds=seconds)
+            __utils__["lock.hold"](
+                where,
+                name,
+                who=who,
+                wait_for=SCHEDULED,
+                seconds=seconds,
+                wait_for_own=path is not None,
+            )
         except SaltException as error:
             return _result(name, False, {}, str(error))
     return _result(name, True, {}, "")

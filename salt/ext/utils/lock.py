@@ -46,13 +46,16 @@ def hold(
     who: str | None = None,
     wait_for: Collection[str] = (),
     seconds: float = 0,
+    *,
+    wait_for_own: bool = False,
 ) -> None:
     """
     Hold the lock ``path`` for the rest of this process; the same process may ask again.
 
     ``what`` and ``who`` (``user@host``; this process's own if none is given) are told to whoever is
-    refused. While the holder is one of ``wait_for`` it is waited for, at most ``seconds``. Raises
-    Held naming the holder, its process and since when, if it is taken.
+    refused. While the holder is one of ``wait_for``, or with ``wait_for_own`` one that ``who``
+    began, it is waited for, at most ``seconds``. Raises Held naming the holder, its process and
+    since when, if it is taken.
     """
     end = time.monotonic() + seconds
     while True:
@@ -61,7 +64,9 @@ def hold(
         holder = read(path)
         if holder and holder["pid"] == os.getpid() and _lives(holder):
             return
-        patient = holder is not None and holder["what"] in wait_for
+        patient = holder is not None and (
+            holder["what"] in wait_for or (wait_for_own and holder["who"] == (who or me()))
+        )
         if not patient or time.monotonic() >= end:
             waited = f"waited {seconds:g} s: " if patient else ""
             raise Held(f"{waited}{words(holder)}; wait for it, or stop that process", holder)

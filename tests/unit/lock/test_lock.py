@@ -119,6 +119,21 @@ def test_another_operation_is_not_waited_for(path, holder):
     assert time.monotonic() - began < 5
 
 
+def test_what_the_same_one_began_is_waited_for_where_that_is_asked(path, holder, monkeypatch):
+    lock = load_ext("utils/lock.py")
+    monkeypatch.setattr(lock, "PAUSE", 0.02)
+    other = holder("orch.cluster")
+    with pytest.raises(SaltException, match=r"^orch.cluster runs"):
+        lock.hold(path, "orch.cluster", who="eve@laptop", seconds=30, wait_for_own=True)
+    with pytest.raises(SaltException, match=r"^waited 0.1 s: orch.cluster runs"):
+        lock.hold(path, "orch.cluster", who="ada@laptop", seconds=0.1, wait_for_own=True)
+    ended = threading.Timer(0.3, other.kill)
+    ended.start()
+    lock.hold(path, "orch.cluster", who="ada@laptop", seconds=30, wait_for_own=True)
+    ended.join()
+    assert lock.read(path)["who"] == "ada@laptop"
+
+
 def test_whoever_looks_does_not_refuse_anybody(path):
     lock = load_ext("utils/lock.py")
     Path(path).parent.mkdir()

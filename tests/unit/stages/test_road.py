@@ -21,6 +21,7 @@ one at a time:
     - name: orch.cluster
     - path: {folder}/lock
     - who: ada@laptop
+    - seconds: 1
 held:
   cmd.run:
     - name: touch {folder}/held && cat {folder}/fifo
