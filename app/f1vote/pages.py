@@ -19,6 +19,9 @@ from f1vote.settings import Settings
 from f1vote.store import Standing
 
 HERE = Path(__file__).parent
+STATIC = HERE / "static"
+# In a stylesheet or script: the address of another file, @@like-this.js@@.
+NAMED = re.compile(rb"@@([\w.-]+)@@")
 TYPES = {
     ".avif": "image/avif",
     ".css": "text/css; charset=utf-8",
@@ -191,9 +194,21 @@ class Pages:
         """Return the page that says what is stored."""
         return self._render("privacy.html", visit)
 
-    def error(self, visit: Visit, title: str, text: str, poll: Poll | None = None) -> str:
-        """Return the page that says what went wrong, and leads back to ``poll``, if there is one."""
-        return self._render("error.html", visit, title=title, text=text, poll=poll)
+    def error(
+        self,
+        visit: Visit,
+        title: str,
+        text: str,
+        poll: Poll | None = None,
+        challenge: str | None = None,
+    ) -> str:
+        """
+        Return the page that says what went wrong, and leads back to ``poll``, if there is one. A
+        script that finds a ``challenge`` in it solves that and sends the vote again.
+        """
+        return self._render(
+            "error.html", visit, title=title, text=text, poll=poll, challenge=challenge
+        )
 
     def _render(self, template: str, visit: Visit, **values: Any) -> str:
         return self._templates[visit.language].get_template(template).render(
@@ -204,26 +219,33 @@ class Pages:
 
     def _publish(self, pictures: Path, polls: Mapping[str, Poll]) -> dict[str, str]:
         """Fill ``files``; return the address of each file's name."""
+        sources = {file.name: file for file in STATIC.rglob("*") if file.suffix in TYPES}
+        sources |= {
+            choice.picture: pictures / choice.picture
+            for poll in polls.values()
+            for choice in poll.choices
+            if choice.picture
+        }
         names: dict[str, str] = {}
 
-        def publish(name: str, body: bytes) -> None:
+        def publish(name: str, body: bytes) -> str:
             stem, suffix = name.rsplit(".", 1)
             path = f"/static/{stem}.{hashlib.sha256(body).hexdigest()[:12]}.{suffix}"
             self.files[path] = File(body, TYPES[f".{suffix}"])
             names[name] = path
+            return path
 
-        # Who names others comes after them.
-        order = [".woff2", ".svg", ".css", ".js"]
-        static = [file for file in (HERE / "static").rglob("*") if file.suffix in order]
-        for file in sorted(static, key=lambda file: (order.index(file.suffix), file.name)):
-            body = file.read_bytes()
-            if file.suffix in (".css", ".js"):
-                body = re.sub(
-                    rb"@@([\w./-]+)@@", lambda match: names[match[1].decode()].encode(), body
-                )
-            publish(file.name, body)
-        for picture in sorted({c.picture for poll in polls.values() for c in poll.choices} - {None}):
-            publish(str(picture), (pictures / str(picture)).read_bytes())
+        def address(name: str) -> str:
+            if name in names:
+                return names[name]
+            body = sources[name].read_bytes()
+            if name.endswith((".css", ".js")):
+                # What it names comes first: its own hash covers their addresses.
+                body = NAMED.sub(lambda match: address(match[1].decode()).encode(), body)
+            return publish(name, body)
+
+        for name in sources:
+            address(name)
         for poll in polls.values():
             publish(f"{poll.id}.css", colours(poll.choices).encode())
         return names
@@ -275,9 +297,9 @@ def ink(colour: str) -> str:
 
 
 def name_parts(label: str) -> tuple[str, str]:
-    """Return what comes before the last name, and the last name: ("Lando ", "Norris")."""
+    """Return what comes before the last name, and the last name; a description is not parted."""
     given, space, last = label.partition(" ")
-    return (given + space, last) if last else ("", label)
+    return (given + space, last) if last and len(label) <= SHORT_NAME else ("", label)
 
 
 def _leaders(poll: Poll, standing: Standing | None) -> tuple[Choice, ...]:

@@ -306,6 +306,14 @@ class PollPage {
         return;
       }
       const page = new DOMParser().parseFromString(html, "text/html");
+      const { challenge } = page.getElementById("main")?.dataset ?? {};
+      if (challenge && !body.has("work")) {
+        this.say(texts.working);
+        const { solve } = await import("@@work.js@@");
+        body.set("work", await solve(challenge));
+        await this.send(action, body, taken);
+        return;
+      }
       const [title, lead] = ["h1", ".lead"].map((part) => page.querySelector(part)?.textContent ?? "");
       if (answer.status === 409) await this.refresh();
       this.alarm(`${title}. ${lead}`);
