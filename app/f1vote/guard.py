@@ -195,7 +195,7 @@ class Guard:
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self.report(store, polls)
+        await self.report(store, polls, last=True)
 
     # On the way of a vote
 
@@ -284,24 +284,26 @@ class Guard:
             await asyncio.sleep(REPORT_SECONDS)
             await self.report(store, polls)
 
-    async def report(self, store: Store, polls: Mapping[str, Poll]) -> None:
+    async def report(self, store: Store, polls: Mapping[str, Poll], last: bool = False) -> None:
         """
-        Write every burst that grew to ``store``, and let go of those that are over. Each record
-        holds the whole burst: the newest replaces the others, and what Redis does not take now is
-        in the next one.
+        Write to ``store`` the bursts that are new, that grew since a while, that are over, or all
+        of them if this is the ``last`` time. A record holds the whole burst, so that the newest
+        replaces the others, and what Redis does not take now is in the next one.
         """
+        now = self._clock()
         for (poll, source), burst in list(self._bursts.items()):
-            burst.release(self._clock())
+            burst.release(now)
             record = burst.record(source)
-            if record != burst.written:
+            if record == burst.written:
+                if not burst.crowds:
+                    del self._bursts[poll, source]
+            elif last or not burst.crowds or now >= burst.next_record:
                 try:
                     await store.mark(polls[poll], record)
                 except Unreachable as error:
                     logger.warning("bursts are not written: %s", error)
                     return
-                burst.written = record
-            elif not burst.crowds:
-                del self._bursts[poll, source]
+                burst.written, burst.next_record = record, now + MINUTE
 
 
 class _Crowd:
@@ -328,7 +330,7 @@ class _Crowd:
 
 @dataclass
 class _Burst:
-    """A burst under way; see store.Burst. ``last`` (Unix time, s) is of the last ballot."""
+    """A burst under way; see store.Burst. ``next_record`` is by the guard's clock."""
 
     first: float
     last: float = 0.0
@@ -337,6 +339,7 @@ class _Burst:
     choices: dict[str, int] = field(default_factory=dict)
     crowds: list[_Crowd] = field(default_factory=list)
     written: Burst | None = None
+    next_record: int = 0
 
     def moved(self, before: Sequence[str], after: Sequence[str]) -> None:
         """Count a vote, a change or a withdrawal, by its first choice."""

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from f1vote import work
+from f1vote import ballot, work
 
 KEY, OLD = b"a key of the tests, 32 bytes or so", b"the key before it, 32 bytes or so."
 NOW = 1_790_000_000.0
@@ -94,7 +94,5 @@ def test_anything_else_is_no_answer(text):
 
 
 def test_a_ballot_is_no_challenge_though_the_same_key_signs_both():
-    from f1vote import ballot
-
-    voter, cookie = ballot.issue(KEY)
+    voter, cookie = ballot.issue([KEY])
     assert not work.verify([KEY], POLL, voter, f"{cookie}.1-1-1-1-1-1-1-1", NOW)

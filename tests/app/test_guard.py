@@ -1,0 +1,410 @@
+"""Who votes too often waits, honest crowds pass, and bursts are marked without an address."""
+
+import asyncio
+import ipaddress
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from f1vote import guard as guards
+from f1vote import work
+from f1vote.guard import ADDRESS, CROWD, MINUTE, NETWORK, SECOND, VOTER, Buckets, Guard, Limit
+from f1vote.store import Unreachable
+from tests.app.test_work import solve
+
+KEY = b"a key of the tests, 32 bytes or so"
+UNIX = 1_790_000_000.0
+POLL = "champion"
+
+
+class Clock:
+    """Time that passes when it is told to; s for the wall, ns for the guard."""
+
+    def __init__(self) -> None:
+        self.ns = 7 * SECOND
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def wall(self) -> float:
+        return UNIX + self.ns / SECOND
+
+    def passes(self, seconds: float) -> None:
+        self.ns += round(seconds * SECOND)
+
+
+class Room:
+    """A store that keeps what it is told, unless it is away."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, object]] = []
+        self.away = False
+
+    async def mark(self, poll, burst):
+        if self.away:
+            raise Unreachable("away")
+        self.records.append((poll, burst))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def make(clock: Clock, challenge: str = "attack") -> Guard:
+    return Guard([KEY], challenge, clock, clock.wall)
+
+
+def voter(n: int) -> str:
+    return f"{n:022d}"
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """A puzzle that a test has solved at once."""
+    monkeypatch.setattr(guards, "BITS", 2)
+
+
+# Buckets
+
+limits = st.builds(
+    Limit, st.integers(1, 50), st.sampled_from([0.01, 1 / 3, 1.0, 7.0, 200.0, 12345.0])
+)
+waits = st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=200)
+
+
+@given(limits, waits)
+def test_a_bucket_never_gives_more_than_it_holds_and_what_time_brought(limit, waits):
+    bucket: Buckets[str] = Buckets(limit, 10)
+    interval = round(SECOND / limit.rate)
+    now, taken = 0, []
+    for wait in waits:
+        now += wait
+        if bucket.take("k", now) == 0:
+            taken.append(now)
+    for first, began in enumerate(taken):
+        for last in range(first, len(taken)):
+            passed = Fraction(taken[last] - began, interval)
+            assert last - first + 1 <= limit.capacity + passed
+
+
+@given(limits, waits)
+def test_what_a_bucket_says_of_the_wait_is_exact(limit, waits):
+    bucket: Buckets[str] = Buckets(limit, 10)
+    now = 0
+    for pause in waits:
+        now += pause
+        if wait := bucket.take("k", now):
+            assert bucket.take("k", now + wait - 1) == 1
+            assert bucket.take("k", now + wait) == 0
+            now += wait
+
+
+@given(limits)
+def test_a_full_bucket_gives_all_that_it_holds_at_once(limit):
+    bucket: Buckets[str] = Buckets(limit, 10)
+    assert [bucket.take("k", 5) for _ in range(limit.capacity)] == [0] * limit.capacity
+    assert bucket.take("k", 5) > 0
+    assert bucket.take("other", 5) == 0
+
+
+@given(st.lists(st.integers(0, 40), max_size=300))
+def test_a_table_holds_no_more_than_it_may_and_forgets_the_one_least_used(keys):
+    bucket: Buckets[int] = Buckets(Limit(1000, 1), 8)
+    recent: list[int] = []
+    for key in keys:
+        bucket.take(key, 0)
+        recent = [*(other for other in recent if other != key), key][-8:]
+        assert [other for other in range(41) if other in bucket] == sorted(recent)
+
+
+# Addresses
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_is_one_source_however_it_is_written(address):
+    packed = guards.pack(str(address))
+    assert packed == address.packed
+    assert guards.pack(f"::ffff:{address}") == packed
+
+
+@given(st.ip_addresses(v=6), st.integers(0, 2**64 - 1))
+def test_ipv6_addresses_of_one_64_are_one_source(address, host):
+    if address.ipv4_mapped:
+        return
+    other = ipaddress.IPv6Address(int(address) >> 64 << 64 | host)
+    assert guards.pack(str(address)) == guards.pack(other.exploded) == address.packed[:8]
+    elsewhere = ipaddress.IPv6Address(int(address) ^ 1 << 64)
+    assert guards.pack(str(elsewhere)) != guards.pack(str(address))
+
+
+@given(st.text())
+def test_what_is_no_address_does_no_harm(text):
+    assert len(guards.pack(text)) in (0, 4, 8)
+
+
+def test_all_that_is_no_address_is_one_source():
+    assert {guards.pack(text) for text in ("", "unknown", "_a", "1.2.3", "1:2", "é", "\0")} == {b""}
+
+
+# Honest voters pass
+
+
+@given(st.lists(st.floats(0, 300), min_size=1, max_size=400), st.sampled_from(["attack", "never"]))
+def test_honest_voters_behind_one_address_all_pass(moments, challenge):
+    """A class, a stadium: each votes once, is asked for work at most, and is never told to wait."""
+    clock = Clock()
+    guard = make(clock, challenge)
+    start = clock.ns
+    for n, moment in enumerate(sorted(moments)):
+        clock.ns = start + round(moment * SECOND)
+        verdict = guard.check(POLL, "192.0.2.1", voter(n), None)
+        if not verdict.allowed:
+            assert challenge == "attack"
+            assert n >= CROWD
+            assert verdict.challenge
+            assert verdict.reason == "challenge"
+
+
+def test_a_stadium_votes_in_the_same_instant(clock):
+    guard = make(clock, "never")
+    assert all(
+        guard.check(POLL, "192.0.2.1", voter(n), None).allowed for n in range(ADDRESS.capacity)
+    )
+    refused = guard.check(POLL, "192.0.2.1", voter(9999), None)
+    assert (refused.allowed, refused.retry_after, refused.reason) == (False, 1, "rate")
+    assert guard.check(POLL, "192.0.2.2", voter(9999), None).allowed
+    clock.passes(refused.retry_after)
+    assert guard.check(POLL, "192.0.2.1", voter(9999), None).allowed
+
+
+def test_a_voter_may_change_his_mind_but_not_for_ever(clock):
+    guard = make(clock)
+    for _ in range(VOTER.capacity):
+        assert guard.check(POLL, "192.0.2.1", voter(1), None).allowed
+    refused = guard.check(POLL, "192.0.2.1", voter(1), None)
+    assert (refused.allowed, refused.retry_after, refused.challenge) == (False, 3, None)
+    # Another address is no way round it; another poll is another vote.
+    assert not guard.check(POLL, "198.51.100.1", voter(1), None).allowed
+    assert guard.check("best-overtake", "192.0.2.1", voter(1), None).allowed
+    assert guard.check(POLL, "192.0.2.1", voter(2), None).allowed
+    clock.passes(refused.retry_after)
+    assert guard.check(POLL, "192.0.2.1", voter(1), None).allowed
+
+
+def test_who_is_refused_takes_nothing_from_the_others_of_the_address(clock):
+    guard = make(clock)
+    for _ in range(3 * ADDRESS.capacity):
+        guard.check(POLL, "192.0.2.1", voter(1), None)
+    for n in range(3 * ADDRESS.capacity):
+        guard.check(POLL, "192.0.2.1", voter(100 + n), "0.0.nonsense.1")
+    clock.passes(60)  # the crowd is gone
+    assert guard.check(POLL, "192.0.2.1", voter(2), None).allowed
+
+
+# Work under attack
+
+
+def crowd(guard: Guard, n: int, address: str = "192.0.2.1", start: int = 0) -> list[bool]:
+    return [guard.check(POLL, address, voter(start + i), None).allowed for i in range(n)]
+
+
+def test_work_is_asked_of_new_voters_of_a_crowded_address_alone(clock, cheap):
+    guard = make(clock)
+    assert crowd(guard, 200) == [True] * CROWD + [False] * (200 - CROWD)
+    asked = guard.check(POLL, "192.0.2.1", voter(1000), None)
+    assert not asked.allowed
+    assert guard.check(POLL, "192.0.2.1", voter(0), None).allowed  # voted before
+    assert guard.check(POLL, "192.0.2.2", voter(1000), None).allowed
+    assert guard.check("best-overtake", "192.0.2.1", voter(1000), None).allowed
+    answer = solve(asked.challenge)
+    assert not guard.check(POLL, "192.0.2.1", voter(1001), answer).allowed
+    assert not guard.check(POLL, "192.0.2.1", voter(1001), answer + "1").allowed
+    assert guard.check(POLL, "192.0.2.1", voter(1000), answer).allowed
+    # Done once: to change the vote takes no more of it.
+    assert guard.check(POLL, "192.0.2.1", voter(1000), None).allowed
+
+
+def test_the_wait_without_work_is_what_is_said(clock, cheap):
+    guard = make(clock)
+    crowd(guard, CROWD)
+    for n in range(CROWD):
+        asked = guard.check(POLL, "192.0.2.1", voter(1000 + n), None)
+        answer = solve(asked.challenge)
+        assert guard.check(POLL, "192.0.2.1", voter(1000 + n), answer).allowed
+    asked = guard.check(POLL, "192.0.2.1", voter(5000), None)
+    assert asked.retry_after == math.ceil(60 * math.log(2))  # twice as many: halved in 42 s
+    clock.passes(asked.retry_after - 1)
+    assert not guard.check(POLL, "192.0.2.1", voter(5000), None).allowed
+    clock.passes(1)
+    assert guard.check(POLL, "192.0.2.1", voter(5000), None).allowed
+
+
+def test_an_expired_answer_gets_another_challenge(clock, cheap):
+    guard = make(clock, "always")
+    answer = solve(guard.check(POLL, "192.0.2.1", voter(1), None).challenge)
+    clock.passes(work.SECONDS + 1)
+    again = guard.check(POLL, "192.0.2.1", voter(1), answer)
+    assert not again.allowed
+    assert guard.check(POLL, "192.0.2.1", voter(1), solve(again.challenge)).allowed
+
+
+def test_the_knob(clock, cheap):
+    never, always = make(clock, "never"), make(clock, "always")
+    assert all(crowd(never, 3 * CROWD))
+    asked = always.check(POLL, "192.0.2.1", voter(1), None)
+    assert (asked.allowed, asked.retry_after) == (False, 0)
+    assert always.check(POLL, "192.0.2.1", voter(1), solve(asked.challenge)).allowed
+
+
+def test_another_process_takes_the_work_that_one_asked_for(clock, cheap):
+    one, other = make(clock, "always"), make(clock, "always")
+    asked = one.check(POLL, "192.0.2.1", voter(1), None)
+    assert other.check(POLL, "192.0.2.1", voter(1), solve(asked.challenge)).allowed
+
+
+def test_harder_the_more_come():
+    assert [guards.bits(pressure) - guards.BITS for pressure in (0, 1, 7.9, 8.1, 65, 1e9)] == [
+        0, 0, 0, 1, 2, 2,
+    ]  # fmt: skip
+
+
+def test_a_48_is_no_way_round_its_64s(clock):
+    guard = make(clock)
+    spread = [
+        guard.check(POLL, f"2001:db8:7:{n:x}::1", voter(n), None).allowed
+        for n in range(NETWORK + 50)
+    ]
+    assert spread == [True] * NETWORK + [False] * 50
+    assert guard.check(POLL, "2001:db8:8::1", voter(9999), None).allowed
+
+
+def test_memory_is_bounded(clock, monkeypatch):
+    for name in ("MOST_VOTERS", "MOST_ADDRESSES", "MOST_BURSTS"):
+        monkeypatch.setattr(guards, name, 16)
+    guard = make(clock, "never")
+    for source in range(100):
+        crowd(guard, CROWD + 5, f"192.0.2.{source}", 1000 * source)
+    assert len(guard._crowds) == 16
+    assert len(guard._voters._full_at) == 16
+    assert len(guard._addresses._full_at) == 16
+    assert len(guard._bursts) == 17  # and the rest of them together
+    room = Room()
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    assert sum(burst.fresh for _, burst in room.records) == 100 * 5
+
+
+# Bursts
+
+
+def stuff(guard: Guard, n: int, code: str, start: int = 0) -> None:
+    for i in range(n):
+        if guard.check(POLL, "192.0.2.1", voter(start + i), None).allowed:
+            guard.counted(POLL, "192.0.2.1", (), (code,))
+
+
+def test_a_burst_is_marked_with_what_it_was_for(clock):
+    guard, room = make(clock, "never"), Room()
+    stuff(guard, CROWD, "NOR")
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    assert room.records == []
+    stuff(guard, 10, "VER", 1000)
+    guard.counted(POLL, "192.0.2.1", ("VER",), ("NOR", "VER", "HAM"))  # thinks again
+    guard.counted(POLL, "192.0.2.1", ("VER",), ())  # takes it back
+    guard.counted(POLL, "198.51.100.1", (), ("HAM",))  # somebody else
+    clock.passes(2)
+    stuff(guard, 5, "LEC", 2000)
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    ((poll, burst),) = room.records
+    assert poll == POLL
+    assert burst.fresh == 15
+    assert burst.choices == {"VER": 8, "NOR": 1, "LEC": 5}
+    assert (burst.first, burst.last) == (int(UNIX) + 7, int(UNIX) + 9)
+    assert len(burst.address) == 16
+
+
+def test_a_record_holds_the_whole_burst_and_is_written_once_a_minute(clock):
+    guard, room = make(clock, "never"), Room()
+
+    def report():
+        asyncio.run(guard.report(room, {POLL: POLL}))
+
+    stuff(guard, CROWD + 5, "VER")
+    for second in range(61):
+        report()
+        # At once, and then slowly: one long burst must not push the others out.
+        assert len(room.records) == 1
+        room.away = second == 59
+        clock.passes(1)
+        stuff(guard, 2, "VER", 1000 + 2 * second)
+    report()
+    first, second = (burst for _, burst in room.records)
+    assert (first.address, first.first) == (second.address, second.first)
+    assert (first.fresh, second.fresh) == (5, 5 + 2 * 61)
+    assert second.choices == {"VER": second.fresh}
+
+
+def test_how_often_work_was_asked_for_is_counted(clock, cheap):
+    guard, room = make(clock), Room()
+    crowd(guard, CROWD)
+    asked = guard.check(POLL, "192.0.2.1", voter(1000), None)
+    assert guard.check(POLL, "192.0.2.1", voter(1000), solve(asked.challenge)).allowed
+    crowd(guard, 7, start=2000)
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    ((_, burst),) = room.records
+    assert (burst.fresh, burst.challenged) == (1, 7)
+
+
+def test_what_came_last_is_written_when_the_process_ends(clock):
+    guard, room = make(clock, "never"), Room()
+
+    async def life():
+        await guard.start(room, {POLL: POLL})
+        stuff(guard, CROWD + 5, "VER")
+        await guard.report(room, {POLL: POLL})
+        stuff(guard, 2, "VER", 1000)
+        await guard.close(room, {POLL: POLL})
+
+    asyncio.run(life())
+    assert [burst.fresh for _, burst in room.records] == [5, 7]
+
+
+def test_a_burst_ends_and_the_next_is_another(clock):
+    guard, room = make(clock, "never"), Room()
+    stuff(guard, CROWD + 5, "VER")
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    clock.passes(120)
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    assert guard._bursts == {}
+    stuff(guard, CROWD + 5, "VER", 1000)
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    first, second = (burst for _, burst in room.records)
+    assert first.address == second.address
+    assert second.first > first.first
+
+
+def test_the_fingerprint_of_an_address_changes_every_day_and_everywhere(clock):
+    def fingerprint(guard, start):
+        room = Room()
+        stuff(guard, CROWD + 5, "VER", start)
+        asyncio.run(guard.report(room, {POLL: POLL}))
+        return room.records[-1][1].address
+
+    guard = make(clock, "never")
+    today = fingerprint(guard, 0)
+    clock.passes(24 * 3600)
+    asyncio.run(guard.report(Room(), {POLL: POLL}))
+    assert len({today, fingerprint(guard, 1000), fingerprint(make(clock, "never"), 0)}) == 3
+
+
+def test_a_minute_of_ballots_is_what_is_measured(clock):
+    """n a minute for long give n: here one a second, whatever the threshold."""
+    line = guards._Crowd(b"", 1, clock.ns)
+    for _ in range(600):
+        line.add(clock.ns)
+        clock.passes(1)
+    assert 59 < line.pressure(clock.ns) < 61
+    assert line.pressure(clock.ns + MINUTE) == pytest.approx(line.pressure(clock.ns) / math.e)
