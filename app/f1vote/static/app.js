@@ -83,6 +83,17 @@ class PollPage {
     this.saying = setTimeout(() => { said.textContent = ""; }, 5000);
   }
 
+  /** Say that the device works for the vote; return what shows how much of it is done, 0 to 1. */
+  working() {
+    this.say(texts.working);
+    clearTimeout(this.saying);
+    const bar = document.createElement("progress");
+    bar.setAttribute("aria-label", texts.working);
+    bar.value = 0;
+    byId("said").append(bar);
+    return (done) => { bar.value = done; };
+  }
+
   alarm(text) {
     byId("alarm").textContent = text;
     if (text) byId("alarm").scrollIntoView({ block: "center" });
@@ -308,9 +319,9 @@ class PollPage {
       const page = new DOMParser().parseFromString(html, "text/html");
       const { challenge } = page.getElementById("main")?.dataset ?? {};
       if (challenge && !body.has("work")) {
-        this.say(texts.working);
         const { solve } = await import("@@work.js@@");
-        body.set("work", await solve(challenge));
+        body.set("work", await solve(challenge, this.working()));
+        this.say("");
         await this.send(action, body, taken);
         return;
       }
