@@ -27,7 +27,8 @@ from f1vote.metrics import Metrics
 from f1vote.polls import Poll
 from f1vote.store import Standing, Store, Unreachable
 
-# Votes that come within this time of the first are in the same event (s).
+# Votes that come within this time of the first are in the same event (s). Longer than the pause
+# between two messages of Redis (lua/vote.lua), so that the last one tells of all votes.
 GATHER = 0.25
 # A message of Redis may be lost; the standing is read at least so often while somebody looks (s).
 RECHECK = 5.0
@@ -177,8 +178,9 @@ class Hub:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience(room)):
                 await room.changed.wait()
+            # Before the pause: a message that comes in it tells of votes that may come after.
+            room.changed.clear()
             await asyncio.sleep(GATHER)
-        room.changed.clear()
         try:
             self._see(room, await self._store.standing(room.poll))
         except Unreachable:

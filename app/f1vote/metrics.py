@@ -29,7 +29,6 @@ REASONS = (
     Outcome.UNKNOWN, Outcome.EARLY, Outcome.CLOSED, Outcome.FROZEN, Outcome.CODE,
     "rate", "challenge", "ballot", "origin", "unreachable",
 )  # fmt: skip
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # Upper bounds of the buckets (s). A vote at half load is answered within 25 ms.
 HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 REDIS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0)
@@ -54,7 +53,7 @@ class Metrics:
         self._polls = tuple(polls)
         self._build = {"version": version, "image": image}
         votes = [
-            (poll.id, code, outcome)
+            (poll.id, code, str(outcome))
             for poll in self._polls
             for code in poll.codes
             for outcome in ACCEPTED
@@ -62,12 +61,12 @@ class Metrics:
         ]
         # A withdrawal is for no choice; to withdraw what is not there changes nothing.
         votes += [
-            (poll.id, "", outcome)
+            (poll.id, "", str(outcome))
             for poll in self._polls
             for outcome in (Outcome.WITHDRAWN, Outcome.SAME)
         ]
         self._votes = dict.fromkeys(votes, 0)
-        self._refused = {(poll.id, reason): 0 for poll in self._polls for reason in REASONS}
+        self._refused = {(poll.id, str(reason)): 0 for poll in self._polls for reason in REASONS}
         self._viewers = {poll.id: 0 for poll in self._polls}
         self._dropped = {poll.id: 0 for poll in self._polls}
         self._requests = _Series(HTTP_SECONDS)
@@ -111,7 +110,6 @@ class Metrics:
         Count an answer and the ``seconds`` until it began. ``route`` is the template and never
         the path that was asked for; None if no route matched.
         """
-        method = method if method in METHODS else "other"
         self._observe(self._requests, (route or "none", method, f"{status // 100}xx"), seconds)
 
     def redis(self, command: str, seconds: float, ok: bool) -> None:
@@ -195,12 +193,12 @@ class Metrics:
         )  # fmt: skip
         yield (
             Histogram, "f1_redis_seconds", "Time until Redis answered, or until no more was hoped.",
-            [({"command": command}, distribution) for (command,), distribution in self._redis.all()],
+            [({"command": name}, distribution) for (name,), distribution in self._redis.all()],
         )  # fmt: skip
         yield (
             Counter, "f1_redis_errors_total", "Commands that Redis did not answer.",
-            [({"command": command}, self._redis_errors.get(command, 0))
-             for (command,), _ in self._redis.all()],
+            [({"command": name}, self._redis_errors.get(name, 0))
+             for (name,), _ in self._redis.all()],
         )  # fmt: skip
         yield (
             Histogram, "f1_event_loop_lag_seconds", "How much later than asked the loop wakes.",
