@@ -1,36 +1,38 @@
 """
-Serve the vote until SIGTERM, in one process: replicas are the business of Kubernetes.
-
-.. code-block:: bash
-
-    F1_REDIS_URL=redis://localhost F1_COOKIE_KEY_FILE=key F1_POLLS_DIR=polls F1_VERSION=dev \
-        python -m f1vote
+``python -m f1vote serve`` serves until SIGTERM, in one process: replicas are the business of
+Kubernetes. Every other command is in cli.py.
 """
 
-import logging
 import os
+import signal
 import sys
 
-from f1vote import config, web
+# Before anything else is imported, which takes a second: nothing is served yet that could be lost.
+if sys.argv[1:] == ["serve"]:
+    for _number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(_number, lambda *_: os._exit(0))
+
+from f1vote import logs, settings
 from f1vote.problems import Problems
 
 
 def main() -> int:
     """Return the exit code: 0 after SIGTERM, 2 if what the app was given is wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    if sys.argv[1:] != ["serve"]:
+        from f1vote import cli
+
+        return cli.main(sys.argv[1:])
+    from f1vote import server
+
+    logs.setup()
     try:
-        settings = config.load(os.environ)
-        app = web.create(settings)
+        server.run(settings.load(os.environ))
     except Problems as problems:
         print("f1vote cannot start:", *problems.lines, sep="\n  ", file=sys.stderr)
         return 2
-    app.run(
-        host="0.0.0.0",  # noqa: S104 - a pod is reached from outside itself
-        port=settings.port,
-        single_process=True,
-        access_log=False,
-        motd=False,
-    )
+    finally:
+        # The interpreter's end would restore the default: a second signal would kill.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return 0
 
 

@@ -2,34 +2,63 @@
 Ballots: who votes, without knowing who they are.
 
 A ballot is 128 random bits and their HMAC-SHA256 (RFC 2104), both in URL-safe base64, joined by
-a dot. Only this app can make one; nothing about the voter is in it.
+a dot. Only this app can make one; nothing about the voter is in it. A one-time code that a browser
+keeps is signed in the same way, for one poll. The first key signs, every key verifies: a key is
+replaced by putting a new one before it, and dropped when its ballots are.
 """
 
-import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 
 ID_BYTES = 16
 ID_LENGTH = 22  # of 16 bytes in base64 without padding
+SIGNATURE_LENGTH = 43  # of 32 bytes
 # Ties the signature to this use of the key.
 PURPOSE = b"f1vote ballot 1\0"
+CODE_PURPOSE = b"f1vote code 1\0"
 
 
-def issue(key: bytes) -> tuple[str, str]:
+def issue(keys: Sequence[bytes]) -> tuple[str, str]:
     """Return a new voter's id and the ballot (cookie value) that proves it."""
     voter = secrets.token_urlsafe(ID_BYTES)
-    return voter, f"{voter}.{_sign(key, voter)}"
+    return voter, f"{voter}.{_sign(keys[0], PURPOSE, voter)}"
 
 
-def read(key: bytes, ballot: str | None) -> str | None:
-    """Return the voter's id of ``ballot``; None if ``key`` did not make it."""
-    voter, dot, signature = (ballot or "").partition(".")
-    if not dot or len(voter) != ID_LENGTH or not ballot or not ballot.isascii():
+def read(keys: Sequence[bytes], ballot: str | None) -> str | None:
+    """Return the voter's id of ``ballot``; None if none of ``keys`` made it."""
+    voter = _verified(keys, PURPOSE, ballot)
+    return voter if voter and len(voter) == ID_LENGTH else None
+
+
+def sign_code(keys: Sequence[bytes], poll: str, code: str) -> str:
+    """Return the cookie value in which a browser keeps its one-time ``code`` of ``poll``."""
+    return f"{code}.{_sign(keys[0], _code_purpose(poll), code)}"
+
+
+def read_code(keys: Sequence[bytes], poll: str, value: str | None) -> str | None:
+    """Return the one-time code in ``value``; None if none of ``keys`` signed it for ``poll``."""
+    return _verified(keys, _code_purpose(poll), value)
+
+
+def _code_purpose(poll: str) -> bytes:
+    return CODE_PURPOSE + poll.encode() + b"\0"
+
+
+def _verified(keys: Sequence[bytes], purpose: bytes, value: str | None) -> str | None:
+    """Return the text in ``value`` (``<text>.<signature>``) if one of ``keys`` signed it."""
+    if not value or not value.isascii():
         return None
-    return voter if hmac.compare_digest(signature, _sign(key, voter)) else None
+    text, _, signature = value.rpartition(".")
+    if len(signature) != SIGNATURE_LENGTH:
+        return None
+    for key in keys:
+        if hmac.compare_digest(signature, _sign(key, purpose, text)):
+            return text
+    return None
 
 
-def _sign(key: bytes, voter: str) -> str:
-    digest = hmac.digest(key, PURPOSE + voter.encode(), hashlib.sha256)
+def _sign(key: bytes, purpose: bytes, text: str) -> str:
+    digest = hmac.digest(key, purpose + text.encode(), "sha256")
     return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,117 @@
+"""What every handler of a process shares, and what it asks of a request."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sanic import HTTPResponse, Request
+
+from f1vote import ballot, receipts
+from f1vote.guard import Guard
+from f1vote.i18n import Texts, negotiate
+from f1vote.live import Hub
+from f1vote.logs import AnswerLog
+from f1vote.metrics import Metrics
+from f1vote.pages import Pages, Visit
+from f1vote.polls import LANGUAGES, Poll
+from f1vote.settings import Settings
+from f1vote.store import Store
+
+# `__Host-`: Secure, Path=/, no Domain (RFC 6265bis, 4.1.3.2), so that no other host can set it.
+COOKIE = "__Host-f1vote"
+CODE_COOKIE = "__Host-f1code-"
+COOKIE_SECONDS = 400 * 24 * 3600  # the longest that browsers keep one
+# Sanic's own parser makes objects of every cookie; we look for one.
+_BALLOT = re.compile(rf"(?:^|;) *{COOKIE}=([^; ]*)")
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
+
+
+@dataclass
+class Context:
+    """
+    One object a process; ``draining``: the process was asked to end, and still serves.
+
+    ``polls`` are by id, in the order of the home page.
+    """
+
+    settings: Settings
+    polls: Mapping[str, Poll]
+    texts: Texts
+    store: Store
+    guard: Guard
+    hub: Hub
+    metrics: Metrics
+    pages: Pages
+    answers: AnswerLog = field(default_factory=AnswerLog)
+    draining: bool = False
+
+    # Who asks
+
+    def voter(self, request: Request) -> str | None:
+        """Return the id in the ballot that the browser brought; None if it brought none of ours."""
+        cookies = request.headers.get("cookie")
+        found = _BALLOT.search(cookies) if cookies else None
+        return ballot.read(self.settings.cookie_keys, found[1]) if found else None
+
+    def code(self, request: Request, poll: Poll) -> str | None:
+        """Return the one-time code of ``poll`` that the browser keeps, if it keeps one."""
+        value = request.cookies.get(CODE_COOKIE + poll.id)
+        return ballot.read_code(self.settings.cookie_keys, poll.id, value)
+
+    def receipt(self, request: Request, poll: Poll) -> str | None:
+        """Return under which receipt the browser votes in ``poll``; None if it cannot yet."""
+        voter = self.voter(request) if poll.voters == "cookie" else self.code(request, poll)
+        return receipts.of(poll.id, voter) if voter else None
+
+    def address(self, request: Request) -> str:
+        """Return the address from which the request came, as the trusted proxies tell it."""
+        return (request.remote_addr if self.settings.proxies else "") or request.ip
+
+    # What it is given
+
+    def give_ballot(self, response: HTTPResponse) -> str:
+        """Set the cookie of a new voter on ``response``; return the voter's id."""
+        voter, value = ballot.issue(self.settings.cookie_keys)
+        _set_cookie(response, COOKIE, value)
+        return voter
+
+    def give_code(self, response: HTTPResponse, poll: Poll, code: str) -> None:
+        """Set the cookie that keeps the one-time ``code`` of ``poll`` on ``response``."""
+        value = ballot.sign_code(self.settings.cookie_keys, poll.id, code)
+        _set_cookie(response, CODE_COOKIE + poll.id, value)
+
+    # In which words
+
+    def language(self, request: Request) -> str:
+        """Return the language in which to answer."""
+        return negotiate(_asked(request), request.headers.get("accept-language", ""))
+
+    def visit(self, request: Request) -> Visit:
+        """Return to whom a page is shown."""
+        return Visit(self.language(request), _asked(request), request.path, self.root(request))
+
+    def root(self, request: Request) -> str:
+        """Return our address without a path, as settings or else the request tell it."""
+        if self.settings.public_url:
+            return self.settings.public_url
+        host = request.headers.get("host", "")
+        host = host if _HOST.fullmatch(host) else "localhost"
+        scheme = "http"
+        if self.settings.proxies and request.headers.get("x-forwarded-proto") == "https":
+            scheme = "https"
+        return f"{scheme}://{host}"
+
+
+def _asked(request: Request) -> str | None:
+    """Return the language that the address asks for, if it is one of ours."""
+    if not request.query_string:
+        return None
+    lang: str | None = request.args.get("lang")
+    return lang if lang in LANGUAGES else None
+
+
+def _set_cookie(response: HTTPResponse, name: str, value: str) -> None:
+    response.headers.add(
+        "set-cookie",
+        f"{name}={value}; Path=/; Max-Age={COOKIE_SECONDS}; Secure; HttpOnly; SameSite=Lax",
+    )
