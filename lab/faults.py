@@ -34,7 +34,6 @@ from lab.cloud.names import OUTSIDE
 
 # `lab.__main__` has put the product's utilities on the path.
 import events  # isort: skip
-import status  # isort: skip
 import voter  # isort: skip
 
 EVIDENCE = ROOT / "docs" / "evidence" / "faults.md"
@@ -53,8 +52,54 @@ KUBELET = "/var/lib/kubelet"
 
 Line = dict[str, Any]
 
+# Tally and votes of each poll at one moment, each vote counted here and not by the app.
+COUNT = """\
+local found = {}
+local function told(name)
+  found[name] = found[name] or {voters = 0, counted = {}, tally = {}}
+  return found[name]
+end
+for _, key in ipairs(redis.call('KEYS', 'poll:*:tally')) do
+  local poll, flat = told(string.match(key, '^poll:([^:]*):')), redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do poll.tally[flat[i]] = tonumber(flat[i + 1]) end
+end
+for _, key in ipairs(redis.call('KEYS', 'poll:*:votes:*')) do
+  local name = string.match(key, '^poll:([^:]*):')
+  local poll, worth = told(name), {}
+  local points = redis.call('HGET', 'poll:' .. name .. ':meta', 'points') or '1'
+  for value in string.gmatch(points, '%d+') do worth[#worth + 1] = tonumber(value) end
+  for _, vote in ipairs(redis.call('HVALS', key)) do
+    local place = 0
+    poll.voters = poll.voters + 1
+    for code in string.gmatch(vote, '[^>]+') do
+      place = place + 1
+      poll.counted[code] = (poll.counted[code] or 0) + (worth[place] or 0)
+    end
+  end
+end
+return cjson.encode(found)
+"""
+
 
 # ---- What is made of what was seen: pure ----
+
+
+def compared(polls: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """
+    Return ``{"voters", "votes": {code: n}, "broken": [...]}`` of what ``COUNT`` found: the tally of
+    every code must be the points of the votes that hold it.
+    """
+    broken, votes, voters = [], Counter[str](), 0
+    for poll, found in sorted(polls.items()):
+        # Lua has one empty table for both.
+        held, tally = dict(found["counted"] or {}), dict(found["tally"] or {})
+        voters += found["voters"]
+        for code in sorted({*held, *tally}):
+            told, counted = tally.get(code, 0), held.get(code, 0)
+            votes[code] += told
+            if told != counted:
+                broken.append(f"{poll}, {code}: tally {told}, votes {counted}")
+    return {"voters": voters, "votes": {c: n for c, n in votes.items() if n}, "broken": broken}
 
 
 @dataclass(frozen=True)
@@ -249,10 +294,10 @@ class Lab:
         return Sample(time.time(), nodes, pods)
 
     def tally(self) -> dict[str, Any]:
-        """Return what Redis holds (see `status.invariant`)."""
+        """Return what Redis holds, every vote counted (see `compared`)."""
         words = ["k3s", "kubectl", "-n", "f1", "exec", "redis-0", "--"]
-        words += ["redis-cli", "--raw", "EVAL", status.INVARIANT, "0"]
-        return status.invariant(dict(json.loads(self.on(self.master, *words)) or {})) or {}
+        words += ["redis-cli", "--raw", "EVAL", COUNT, "0"]
+        return compared(dict(json.loads(self.on(self.master, *words)) or {}))
 
     @contextmanager
     def load(self) -> Iterator[list[Line]]:
@@ -552,7 +597,7 @@ def voters(domain: str) -> None:
         while not ended.is_set():
             asks = voter.Voter(url, domain, verify_tls=False, timeout=2)
             try:
-                good = asks.call("/")[0] == 200
+                good = asks.call(f"/{voter.CANARY}")[0] == 200
             except (OSError, http.client.HTTPException):
                 good = False
             say(kind="page", ok=good)

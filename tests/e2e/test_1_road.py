@@ -5,6 +5,7 @@ import subprocess
 from collections import Counter
 
 import pytest
+from voter import CANARY
 
 pytestmark = pytest.mark.e2e
 
@@ -62,12 +63,12 @@ def test_a_vote_is_counted_once_and_redis_agrees(platform):
     assert twice == once, "the same voter, the same choice: still one vote"
     assert moved[first] == before[first]
     assert moved[second] == before[second] + 1
-    (votes_key,) = platform.redis("--scan", "--pattern", "'poll:*:votes'")
-    (tally_key,) = platform.redis("--scan", "--pattern", "'poll:*:tally'")
-    held = Counter(platform.redis_hash(votes_key).values())
-    tally = {k: int(v) for k, v in platform.redis_hash(tally_key).items() if int(v)}
-    assert dict(held) == tally
-    assert {k: v for k, v in moved.items() if v} == tally
+    held = Counter[str]()
+    for bucket in platform.redis("--scan", "--pattern", f"'poll:{CANARY}:votes:*'"):
+        held.update(platform.redis_hash(bucket).values())
+    tally = platform.redis_hash(f"poll:{CANARY}:tally")
+    assert dict(held) == {k: int(v) for k, v in tally.items() if int(v)}
+    assert dict(held) == {k: v for k, v in moved.items() if v}
 
 
 def test_a_withdrawn_vote_is_gone(platform):

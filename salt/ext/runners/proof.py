@@ -1,4 +1,4 @@
-"""What a voter would find: is a vote counted behind the domain, and how does the vote stand?"""
+"""What a voter would find: is a vote counted behind the domain?"""
 
 from typing import Any
 
@@ -25,26 +25,6 @@ def vote(seconds: float = 60) -> str:
     except Exception as error:
         raise SaltException(f"proof: {error}") from error
     return f"{page['url']} counted one vote for {seen['choice']} and let it go again"
-
-
-def standing() -> dict[str, int]:
-    """
-    Return the choices that have votes, most first, as the page tells them.
-
-    Raises SaltException with what was seen if it does not.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-run proof.standing
-    """
-    page = _page()
-    try:
-        found: dict[str, int] = __utils__["voter.standing"](**page)
-    except Exception as error:
-        raise SaltException(f"{page['url']} does not tell: {error}") from error
-    return found
 
 
 def _page() -> dict[str, Any]:

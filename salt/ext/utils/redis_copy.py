@@ -164,23 +164,30 @@ def faults(facts: Facts) -> list[str]:
 def _facts(found: list[Any]) -> Facts:
     digest = hashlib.sha256()
     polls: dict[str, dict[str, Any]] = {}
-    lasting = [one for one in found if one[2] < 0]
+    worth: dict[str, str] = {}
+    # A recount goes on by itself; what it found is no vote.
+    lasting = [one for one in found if one[2] < 0 and not one[0].endswith(b":recount")]
     for key, kind, _, value, flat in lasting:
         pairs = sorted(zip(flat[::2], flat[1::2], strict=True))
         # The serialised form of a hash depends on how it grew; its fields do not.
         content = command(*(word for pair in pairs for word in pair)) if kind == b"hash" else value
         digest.update(command(key, kind, content))
-        first, _, rest = key.decode(errors="replace").partition(":")
-        poll, _, what = rest.rpartition(":")
-        if first == "poll" and kind == b"hash" and what in ("votes", "tally"):
-            told = polls.setdefault(poll, {"voters": 0, "tally": {}, "counted": {}})
-            if what == "tally":
-                # A choice that lost its last vote is none that has votes.
-                told["tally"] = {code.decode(): int(n) for code, n in pairs if int(n)}
-                continue
-            told["voters"] = len(pairs)
-            for _, code in pairs:
-                told["counted"][code.decode()] = told["counted"].get(code.decode(), 0) + 1
+        first, poll, what = (*key.decode(errors="replace").split(":", 2), "", "")[:3]
+        if first != "poll" or kind != b"hash":
+            continue
+        told = polls.setdefault(poll, {"voters": 0, "tally": {}, "counted": {}})
+        if what == "meta":
+            worth[poll] = dict(pairs).get(b"points", b"1").decode()
+        elif what == "tally":
+            # A choice that lost its last vote is none that has votes.
+            told["tally"] = {code.decode(): int(n) for code, n in pairs if int(n)}
+        elif what.startswith("votes:"):
+            # Keys are sorted: what a place is worth was read before.
+            points = [int(n) for n in worth.get(poll, "1").split(">")]
+            told["voters"] += len(pairs)
+            for _, choices in pairs:
+                for code, n in zip(choices.decode().split(">"), points, strict=False):
+                    told["counted"][code] = told["counted"].get(code, 0) + n
     # As it is after a way through JSON, so that it can be compared with one.
     made = {"keys": len(lasting), "polls": polls, "digest": digest.hexdigest()}
     return dict(json.loads(json.dumps(made, sort_keys=True)))

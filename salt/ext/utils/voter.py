@@ -12,13 +12,16 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+# The poll in which the platform itself votes: unlisted, always open.
+CANARY = "canary"
+
 
 class Failed(Exception):
     """The page did not do what a voter may expect; the text says what it did instead."""
 
 
 class Voter:
-    """One voter, with a cookie jar of their own."""
+    """One voter in the poll ``CANARY``, with a cookie jar of their own."""
 
     def __init__(self, url: str, domain: str, *, verify_tls: bool = True, timeout: float = 10):
         self.url = url.rstrip("/")
@@ -59,12 +62,12 @@ class Voter:
             self._cookies[name.strip()] = value.strip()
 
     def wait_for_page(self, seconds: float) -> None:
-        """Return when ``/`` answers 200; raise Failed after ``seconds``, with the last answer."""
+        """Return when the poll's page answers; raise Failed with the last answer if it does not."""
         deadline = time.monotonic() + seconds
         last = "nothing yet"
         while time.monotonic() < deadline:
             try:
-                status, text = self.call("/")
+                status, text = self.call(f"/{CANARY}")
                 if status == 200:
                     return
                 last = f"HTTP {status}: {text[:200]}"
@@ -72,37 +75,34 @@ class Voter:
                 last = str(error)
             time.sleep(0.3)
         raise Failed(
-            f"{self.url}/ (host {self.domain}) gave no page in {seconds:.0f} s; last seen: {last}"
+            f"{self.url}/{CANARY} (host {self.domain}) gave no page in {seconds:.0f} s; "
+            f"last seen: {last}"
         )
 
     def tally(self) -> dict[str, int]:
         """Return the votes by code of the choice."""
-        status, text = self.call("/api/results")
+        path = f"/api/polls/{CANARY}/results"
+        status, text = self.call(path)
         if status != 200:
-            raise Failed(f"/api/results answered HTTP {status}: {text[:200]}")
-        return dict(json.loads(text)["tally"])
+            raise Failed(f"{path} answered HTTP {status}: {text[:200]}")
+        return dict(json.loads(text)["points"])
 
     def vote(self, choice: str) -> None:
         """Vote for ``choice``; raise Failed if the page does not count it."""
         if not self._cookies:
             # The page gives the ballot: a vote without it is refused.
             self.wait_for_page(self._timeout)
-        self._post("/vote", {"choice": choice})
+        self._post("vote", {"choices": [choice]})
 
     def withdraw(self) -> None:
         """Take the vote back; raise Failed if the page does not."""
-        self._post("/withdraw", {})
+        self._post("withdraw", {})
 
-    def _post(self, path: str, body: dict[str, Any]) -> None:
+    def _post(self, verb: str, body: dict[str, Any]) -> None:
+        path = f"/api/polls/{CANARY}/{verb}"
         status, text = self.call(path, body)
         if status != 200:
             raise Failed(f"POST {path} answered HTTP {status}: {text[:200]}")
-
-
-def standing(url: str, domain: str, *, verify_tls: bool) -> dict[str, int]:
-    """Return the choices that have votes, most first; raises Failed or OSError."""
-    tally = Voter(url, domain, verify_tls=verify_tls).tally()
-    return {code: n for code, n in sorted(tally.items(), key=lambda item: -item[1]) if n}
 
 
 def prove(url: str, domain: str, *, verify_tls: bool, seconds: float) -> dict[str, Any]:

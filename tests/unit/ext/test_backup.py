@@ -135,12 +135,12 @@ class Server:
 
     def vote(self, voter: str, code: str) -> None:
         assert self.redis
-        self.redis.client.hset("poll:2026:votes", voter, code)
+        self.redis.client.hset("poll:2026:votes:7K2", voter, code)
         self.redis.client.hincrby("poll:2026:tally", code, 1)
 
     def votes(self) -> dict[str, str]:
         assert self.redis
-        found: Any = self.redis.client.hgetall("poll:2026:votes")
+        found: Any = self.redis.client.hgetall("poll:2026:votes:7K2")
         return dict(found)
 
     def kubectl(self, *words: str, **_: Any) -> str:
@@ -562,7 +562,7 @@ def test_votes_that_differ_are_told(
     def swapped() -> None:
         start()
         assert server.redis
-        server.redis.client.hset("poll:2026:votes", mapping={"a": "HAM", "b": "VER"})
+        server.redis.client.hset("poll:2026:votes:7K2", mapping={"a": "HAM", "b": "VER"})
 
     monkeypatch.setattr(server, "start_redis", swapped)
     said = restore.run()

@@ -126,6 +126,20 @@ class Ballot:
             raise self.errors["vote"]
 
 
+def test_every_tally_is_compared_with_its_votes():
+    polls = {
+        "f1": {"voters": 3, "counted": {"ham": 6, "lec": 1}, "tally": {"ham": 6, "lec": 2}},
+        # Lua has one empty table for both.
+        "old": {"voters": 0, "counted": [], "tally": {"ver": 0, "ham": 1}},
+    }
+    assert faults.compared(polls) == {
+        "voters": 3,
+        "votes": {"ham": 7, "lec": 2},
+        "broken": ["f1, lec: tally 2, votes 1", "old, ham: tally 1, votes 0"],
+    }
+    assert faults.compared({}) == {"voters": 0, "votes": {}, "broken": []}
+
+
 def test_what_a_voter_was_told():
     assert faults.cast(Ballot(), "ham") == "accepted"
     assert faults.cast(Ballot(page=faults.voter.Failed("503")), "ham") == "unsent"
@@ -250,14 +264,14 @@ class Page(BaseHTTPRequestHandler):
     counted: list[str]
 
     def do_GET(self) -> None:
-        if self.path == "/api/results":
-            self.answer(200, {"tally": {"ham": 0, "lec": 0}})
+        if self.path.endswith("/results"):
+            self.answer(200, {"points": {"ham": 0, "lec": 0}})
         else:
             self.answer(200, {}, cookie="f1vote=a.b")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.counted.append(body["choice"])
+        self.counted.append(body["choices"][0])
         self.answer(503 if len(self.counted) % 3 == 0 else 200, {})
 
     def answer(self, code: int, body: Any, cookie: str = "") -> None:

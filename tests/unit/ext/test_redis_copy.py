@@ -10,9 +10,15 @@ import pytest
 import redis_copy
 
 from tests.app.servers import Redis
-from tests.conftest import ROOT
 
-VOTE = (ROOT / "app/f1vote/vote.lua").read_text()
+# A vote as the app keeps it: what is held, and the tally of it, in one step.
+VOTE = """\
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+if held then redis.call('HINCRBY', KEYS[2], held, -1) end
+if ARGV[2] == '' then return redis.call('HDEL', KEYS[1], ARGV[1]) end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HINCRBY', KEYS[2], ARGV[2], 1)
+"""
 CODES = ["VER", "HAM", "LEC"]
 
 
@@ -43,8 +49,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
 
 
 def vote(server: Redis, voter: str, code: str) -> None:
-    keys = ["poll:2026:votes", "poll:2026:tally"]
-    server.client.eval(VOTE, 2, *keys, voter, code, 0, 0, *CODES)
+    server.client.eval(VOTE, 2, "poll:2026:votes:7K2", "poll:2026:tally", voter, code)
 
 
 def started_from(room: Room, name: str, copied: Path) -> Redis:
@@ -69,10 +74,10 @@ def test_every_vote_comes_back_and_the_log_goes_on(room: Room, tmp_path: Path) -
     assert facts["keys"] == 4
     tally = {"HAM": 233, "LEC": 233, "VER": 233}
     assert facts["polls"] == {"2026": {"voters": 699, "tally": tally, "counted": tally}}
-    before = server.client.hgetall("poll:2026:votes")
+    before = server.client.hgetall("poll:2026:votes:7K2")
 
     again = started_from(room, "two", tmp_path / "copy")
-    assert again.client.hgetall("poll:2026:votes") == before
+    assert again.client.hgetall("poll:2026:votes:7K2") == before
     assert again.client.pexpiretime("short-lived") == expires
     with redis_copy.Client(socket(again)) as client:
         assert redis_copy.facts(client) == facts
@@ -80,8 +85,24 @@ def test_every_vote_comes_back_and_the_log_goes_on(room: Room, tmp_path: Path) -
     vote(again, "voter-new", "HAM")
     again.kill()
     again.start()
-    assert again.client.hlen("poll:2026:votes") == 700
+    assert again.client.hlen("poll:2026:votes:7K2") == 700
     assert again.client.hget("poll:2026:tally", "HAM") == "234"
+
+
+def test_a_ranked_vote_counts_by_its_places_and_a_recount_under_way_for_nothing(
+    room: Room,
+) -> None:
+    server = room.server("one").client
+    server.hset("poll:gp:meta", mapping={"points": "3>2>1", "voters": 2})
+    server.hset("poll:gp:votes:7K2", "A", "VER>HAM>LEC")
+    server.hset("poll:gp:votes:7K3", "B", "HAM")
+    tally = {"VER": 3, "HAM": 5, "LEC": 1}
+    server.hset("poll:gp:tally", mapping=tally)
+    with redis_copy.Client(socket(room.servers[0])) as client:
+        facts = redis_copy.facts(client)
+        assert facts["polls"] == {"gp": {"voters": 2, "tally": tally, "counted": tally}}
+        server.hset("poll:gp:recount", mapping={"cursor": 3})
+        assert redis_copy.facts(client) == facts
 
 
 def test_a_copy_is_of_one_moment_while_votes_come(room: Room, tmp_path: Path) -> None:
@@ -120,7 +141,7 @@ def test_nothing_is_something_too(room: Room, tmp_path: Path) -> None:
     vote(again, "voter", "HAM")
     again.kill()
     again.start()
-    assert again.client.hlen("poll:2026:votes") == 1
+    assert again.client.hlen("poll:2026:votes:7K2") == 1
 
 
 @pytest.mark.parametrize("change", ["vote", "swap", "voter", "expiry", "key"])
@@ -139,7 +160,7 @@ def test_any_difference_changes_the_digest(change: str, room: Room) -> None:
             vote(server, "b", "")
             vote(server, "c", "HAM")
         elif change == "expiry":
-            server.client.expire("poll:2026:votes", 1000)
+            server.client.expire("poll:2026:votes:7K2", 1000)
         else:
             server.client.set("new", "x")
         assert redis_copy.facts(client)["digest"] != before["digest"]
@@ -176,7 +197,7 @@ def test_a_changed_copy_is_found_out(room: Room, tmp_path: Path) -> None:
     base = tmp_path / "copy" / redis_copy.BASE
     base.write_bytes(base.read_bytes().replace(b"voter-a", b"voter-b"))
     again = started_from(room, "two", tmp_path / "copy")
-    assert again.client.exists("poll:2026:votes") == 0
+    assert again.client.exists("poll:2026:votes:7K2") == 0
     with redis_copy.Client(socket(again)) as client:
         assert redis_copy.facts(client) != facts
 

@@ -1,8 +1,10 @@
 """What the master tells of itself, what is wrong with it, and how that is shown."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,8 +124,9 @@ def show(data: dict[str, Any]) -> str:
 def test_everything_is_told_at_once(state, redis, tmp_path):
     cluster(tmp_path)
     records(state)
-    redis("HSET", "poll:f1:votes", "v1", "ham", "v2", "ham", "v3", "lec")
     redis("HSET", "poll:f1:tally", "ham", "2", "lec", "1", "ver", "0")
+    redis("HSET", "poll:f1:meta", "voters", "3")
+    redis("HSET", "poll:f1:recount", "at", str(time.time()), "difference", "0")
     facts = state.here()
     assert facts["missing"] == {}
     data = judge(state, facts)
@@ -139,17 +142,23 @@ def test_everything_is_told_at_once(state, redis, tmp_path):
     assert json.loads(json.dumps(data)) == data
 
 
-def test_a_tally_that_is_not_its_voters_is_named(state, redis, tmp_path):
+def test_a_tally_that_is_not_proved_is_named(state, redis, tmp_path):
     cluster(tmp_path)
-    redis("HSET", "poll:f1:votes", "v1", "ham", "v2", "lec")
-    redis("HSET", "poll:f1:tally", "ham", "2")
-    redis("HSET", "poll:old:tally", "ver", "1")
-    wrong = judge(state, state.here())["wrong"]
-    assert wrong == [
-        "votes and tally differ: f1, ham: tally 2, voters 1",
-        "votes and tally differ: f1, lec: tally 0, voters 1",
-        "votes and tally differ: old, ver: tally 1, voters 0",
-    ]
+    for poll, at, difference in (
+        ("f1", time.time(), "2"),
+        ("fresh", time.time() - 5, "0"),
+        ("late", time.time() - 1000, "0"),
+    ):
+        redis("HSET", f"poll:{poll}:tally", "ham", "2")
+        redis("HSET", f"poll:{poll}:meta", "voters", "2")
+        redis("HSET", f"poll:{poll}:recount", "at", str(at), "difference", difference)
+    redis("HSET", "poll:never:tally", "ver", "1")
+    redis("HSET", "poll:never:meta", "voters", "1")
+    redis("HSET", "poll:empty:tally", "ver", "0")
+    differs, late, never = judge(state, state.here())["wrong"]
+    assert differs == "the tally is not proved: f1: the last recount differs by 2"
+    assert re.fullmatch(r"the tally is not proved: late: not recounted for \d+ s", late)
+    assert never == "the tally is not proved: never: never recounted"
 
 
 def test_no_vote_yet_is_no_fault(state, redis, tmp_path):
