@@ -1,4 +1,9 @@
-"""The recount that never ends: one process at a time counts every poll, over and over."""
+"""
+Is every tally the sum of its votes? Asked again and again, while votes come in.
+
+Every process tries; the one that begins a recount keeps it by a lease, and another goes on with it
+if that process dies. A slice takes a few ms of Redis, and the pauses between them are longer.
+"""
 
 import asyncio
 import secrets
@@ -7,55 +12,55 @@ from collections.abc import Iterable
 from sanic.log import logger
 
 from f1vote.polls import Poll
-from f1vote.store import Store, Unreachable
+from f1vote.store import LEASE, Store, Unreachable
 
-LEASE = "recount"
-# Who drives it says so at least so often, or another one takes it up where it stands (s).
-LEASE_SECONDS = 20
-# Between two slices, so that votes pass (s), and between two recounts (s).
-PAUSE = 0.01
-REST = 30.0
-AGAIN = 5.0
+# A poll is recounted so often (s), by whichever process.
+EVERY = 60.0
+# Every process looks so often whether something is to be done (s).
+LOOK = 5.0
+# Redis is busy with a recount one part in so many of the time.
+SHARE = 10
 
 
 class Recounter:
-    """One object a process; of several one works, and the others wait for its end."""
+    """Recounts every poll for ever."""
 
-    def __init__(self, store: Store, polls: Iterable[Poll]) -> None:
-        self._store, self._polls = store, tuple(polls)
-        self._holder = secrets.token_urlsafe(12)
+    def __init__(
+        self, store: Store, polls: Iterable[Poll], every: float = EVERY, look: float = LOOK
+    ) -> None:
+        self._store, self._polls, self._every, self._look = store, tuple(polls), every, look
+        self._driver = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to recount, or to wait for one's turn."""
+        """Begin."""
         self._task = asyncio.create_task(self._forever())
 
     async def close(self) -> None:
-        """Stop; a recount under way is taken up by the next."""
+        """Stop; another process goes on, or this one when it comes back."""
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _forever(self) -> None:
         while True:
-            try:
-                done = await self._round()
-            except Unreachable as error:
-                logger.warning("recount: %s", error)
-                done = False
-            await asyncio.sleep(REST if done else AGAIN)
+            for poll in self._polls:
+                try:
+                    await self._one(poll)
+                except Unreachable as error:
+                    logger.warning("%s is not recounted now: %s", poll.id, error)
+                except Exception:
+                    logger.exception("recount of %s", poll.id)
+            await asyncio.sleep(self._look)
 
-    async def _round(self) -> bool:
-        for poll in self._polls:
-            while True:
-                if not await self._store.lease(LEASE, self._holder, LEASE_SECONDS):
-                    return False
-                if await self._store.slice(poll):
-                    break
-                await asyncio.sleep(PAUSE)
-            recount = await self._store.recounted(poll)
-            if recount and recount.difference:
-                logger.error("%s: the tally is off by %d", poll.id, recount.difference)
-        # Between two rounds the lease is kept: the same process goes on.
-        await self._store.lease(LEASE, self._holder, LEASE_SECONDS + int(REST))
-        return True
+    async def _one(self, poll: Poll) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            state = await self._store.recount_slice(poll, self._driver, LEASE, self._every)
+            if state != "more":
+                break
+            # No longer than the lease, or another one takes over.
+            await asyncio.sleep(min((SHARE - 1) * (loop.time() - began), LEASE / 4))
+        if state == "ended" and (result := await self._store.recounted(poll)) and result.difference:
+            logger.error("%s: the tally differs by %d from its votes", poll.id, result.difference)

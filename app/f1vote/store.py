@@ -1,9 +1,28 @@
 """
-The counting room: votes in Redis. docs/architecture.md says which keys hold what.
+Everything that Redis keeps, and the promise: an acknowledged vote is durable and counted once.
 
-A vote is one step of Redis (``lua/vote.lua``): who holds what, both tallies, opening and closing by
-Redis's clock. Made twice it counts once, so it may be repeated when its answer was lost. For every
-code the tally is the sum of the points of the votes that hold it; ``recount`` proves it.
+=====================  ========================================================================
+``poll:<id>:votes:p``  hash; p the first three characters of a receipt, a field the other ten, its
+                       value the codes: ``NOR`` or ``NOR>PIA>VER``. 32,768 of them, each a listpack
+``poll:<id>:tally``    hash: code → points
+``poll:<id>:meta``     hash: ``voters``, ``version``, ``points`` (by place, since the first vote),
+                       ``told`` (when a change was published); the organiser's ``opens``,
+                       ``closes``, ``frozen``, ``hidden``
+``poll:<id>:recount``  hash: the last result, and a recount under way (lua/recount.lua)
+``poll:<id>:codes``    set: the receipts that may vote, in a poll with one-time codes
+``poll:<id>:bursts``   stream: votes that look stuffed
+``admin:log``          stream: what organisers did
+=====================  ========================================================================
+
+Channel ``f1:changed``: the id of a poll, at most five times a second each.
+
+Invariant: for every code, its tally is the sum of the points of the places at which votes hold it;
+``voters`` is the number of votes. Scripts name keys that they compute, so this is for one Redis and
+not for a cluster of them.
+
+A user of Redis needs, on ``poll:*``, ``admin:log`` and ``f1:changed``: EVALSHA EVAL INFO TIME
+MULTI EXEC HGET HMGET HGETALL HKEYS HVALS HSET HDEL HINCRBY SADD SISMEMBER XADD XREVRANGE UNLINK
+PUBLISH SUBSCRIBE PING.
 """
 
 import asyncio
@@ -12,45 +31,45 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
+from hashlib import sha1
+from itertools import islice, product
 from pathlib import Path
-from typing import Any, TypeVar
+from secrets import token_hex
+from typing import Any, TypeVar, cast
 
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from f1vote import receipts
-from f1vote.batch import Batch
+from f1vote.batch import ATTEMPT, Batch, Unreachable
 from f1vote.polls import Poll
+from f1vote.receipts import ALPHABET, LENGTH
 
-LUA = Path(__file__).parent / "lua"
+__all__ = ["Burst", "Cast", "Entry", "Outcome", "Recount", "Standing", "Store", "Unreachable"]
+
 CHANNEL = "f1:changed"
 LOG = "admin:log"
-# A voter waits no longer than this for an answer, retries included (s).
+# A vote is answered, or given up, within this time (s); repetitions included.
 DEADLINE = 4.0
-CONNECTIONS = 32
-# Of the first characters of a receipt; each bucket stays small enough for Redis to pack it
-# (hash-max-listpack-entries in k8s/redis) up to ten million votes.
-BUCKET_LENGTH = 3
-BUCKETS = tuple(a + b + c for a in receipts.ALPHABET for b in receipts.ALPHABET
-                for c in receipts.ALPHABET)  # fmt: skip
-# Commands that go together when all votes are read.
-TOGETHER = 256
-# What a slice of a recount looks at: a few ms, in which nobody votes.
-SLICE_BUCKETS, SLICE_VOTES = 512, 2000
+# A page need not wait that long: it is shown without its standing.
+READ_DEADLINE = 2.0
+CONNECTIONS = 16
+# A subscription that is silent for so long is asked whether it lives (s).
+SILENCE = 5.0
+# After a failure of the subscription (s).
+AGAIN = 0.5
+PREFIX = 3  # characters of a receipt that name its bucket
+TOGETHER = 128  # buckets or receipts in one call of the organiser's
+LONGEST_LOG = 10_000
 MOST_BURSTS = 1000
-MOST_LOG = 10_000
-# A subscription that heard nothing for so long is asked whether it lives (s).
-SILENCE = 15.0
-AGAIN = 1.0
+# A slice of a recount: a few ms of Redis.
+SLICE_BUCKETS, SLICE_VOTES = 512, 4000
+# Who drives a recount and says nothing for so long is dead (s).
+LEASE = 10.0
 
 T = TypeVar("T")
-Observe = Callable[[str, float, bool], None]
-
-
-class Unreachable(Exception):
-    """Redis did not answer. A vote that was on its way may be counted; repeating it is safe."""
 
 
 class Outcome(StrEnum):
@@ -59,17 +78,17 @@ class Outcome(StrEnum):
     COUNTED = "counted"
     CHANGED = "changed"
     WITHDRAWN = "withdrawn"
-    SAME = "same"  # nothing to change
+    SAME = "same"  # nothing to change; so is a repetition
     UNKNOWN = "unknown"  # no such choice, one twice, or too many
     EARLY = "early"
     CLOSED = "closed"
     FROZEN = "frozen"
-    CODE = "code"  # not admitted
+    CODE = "code"  # the one-time code is not admitted
 
 
 @dataclass(frozen=True)
 class Cast:
-    """``held`` are the choices that counted before."""
+    """What happened; ``held`` are the choices that counted before."""
 
     outcome: Outcome
     held: tuple[str, ...]
@@ -78,8 +97,8 @@ class Cast:
 @dataclass(frozen=True)
 class Standing:
     """
-    A poll at one moment: ``points`` by code, ``now`` by Redis's clock, ``opens`` and ``closes`` as
-    they are in force (Unix seconds; 0 = never).
+    A poll at one moment: ``now`` is Redis's clock, ``opens`` and ``closes`` are in effect (Unix
+    seconds; ``closes`` 0 = never), ``version`` grows with every change.
     """
 
     points: dict[str, int]
@@ -93,7 +112,7 @@ class Standing:
 
     @property
     def state(self) -> str:
-        """Return ``early``, ``open``, ``frozen`` or ``closed``."""
+        """Return early, open, frozen or closed, as lua/vote.lua judges."""
         if self.closes and self.now >= self.closes:
             return "closed"
         if self.now < self.opens:
@@ -101,19 +120,17 @@ class Standing:
         return "frozen" if self.frozen else "open"
 
     def visible(self, poll: Poll, voted: bool) -> bool:
-        """Return whether the points may be shown to who voted or did not."""
+        """Return if the points may be shown to who ``voted``, or did not."""
         if self.hidden:
             return False
-        closed = self.state == "closed"
-        return closed or poll.results == "always" or (poll.results == "voted" and voted)
+        if poll.results == "always" or self.state == "closed":
+            return True
+        return poll.results == "voted" and voted
 
 
 @dataclass(frozen=True)
 class Recount:
-    """
-    When a recount ended (Unix time by Redis's clock, s), how long it took (s), and by how many
-    points and votes the tally differed from it: must be 0.
-    """
+    """A recount that ended ``at`` (Unix time) after ``seconds``; ``difference`` must be 0."""
 
     at: float
     seconds: float
@@ -123,8 +140,9 @@ class Recount:
 @dataclass(frozen=True)
 class Burst:
     """
-    Very many new ballots from one address: its keyed daily hash, first and last ballot (Unix
-    seconds), how many, how many more were asked for work and brought none, for whom they voted.
+    Very many new ballots from one address: ``address`` is its keyed daily hash (hex), ``first``
+    and ``last`` Unix seconds, ``fresh`` new ballots, ``challenged`` those asked for work,
+    ``choices`` first choices that they hold.
     """
 
     address: str
@@ -135,292 +153,338 @@ class Burst:
     choices: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What an organiser did, ``at`` (Unix time)."""
+
+    at: float
+    who: str
+    action: str
+    facts: dict[str, str]
+
+
 class _Script:
-    """A script, sent by its hash, and whole only when Redis does not know it (after a restart)."""
+    """A script of lua/: sent by its hash, and whole only where Redis does not know it."""
 
-    def __init__(self, redis: Any, name: str) -> None:
-        self._redis, self._text = redis, (LUA / f"{name}.lua").read_text(encoding="utf-8")
-        self._sha = ""
+    def __init__(self, name: str) -> None:
+        self.text = (Path(__file__).parent / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+        self.hash = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    async def load(self) -> None:
-        self._sha = await self._redis.script_load(self._text)
-
-    async def __call__(self, *arguments: str | int) -> Any:
-        if not self._sha:
-            await self.load()
+    async def __call__(self, redis: Any, *words: str | int | float) -> str:
         try:
-            return await self._redis.evalsha(self._sha, 0, *arguments)
+            return cast(str, await redis.evalsha(self.hash, 0, *words))
         except NoScriptError:
-            await self.load()
-            return await self._redis.evalsha(self._sha, 0, *arguments)
+            return cast(str, await redis.eval(self.text, 0, *words))
 
 
 class Store:
-    """One object a process. Every method raises Unreachable when Redis does not answer in time."""
+    """The counting room. One object a process."""
 
     def __init__(
-        self, url: str, password: str | None = None, observe: Observe = lambda *_: None
+        self,
+        url: str,
+        polls: Iterable[Poll],
+        password: str | None = None,
+        observe: Callable[[str, float, bool], None] = lambda command, seconds, ok: None,
     ) -> None:
-        """``observe`` hears of every call: its name, its seconds, whether Redis answered."""
-        options: dict[str, Any] = {"password": password} if password else {}
+        """``observe`` is told of each call to Redis: its name, seconds, and if it was answered."""
+        self._polls, self._observe = tuple(polls), observe
+        more = {} if password is None else {"password": password}
+        connection: dict[str, Any] = {
+            "decode_responses": True,
+            "socket_timeout": ATTEMPT,
+            "socket_connect_timeout": ATTEMPT,
+            "socket_keepalive": True,
+            # Left to itself, redis-py repeats a command ten times, one that was applied, too.
+            "retry": Retry(NoBackoff(), 0),
+            **more,
+        }
+        if url.startswith("unix:"):
+            del connection["socket_keepalive"]
+        # The pool makes a caller wait for a connection instead of opening more of them.
         self._pool: Any = aioredis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=2,
-            decode_responses=True,
-            socket_timeout=2,
-            socket_connect_timeout=1,
-            # Few, and safe because what is repeated changes nothing: see vote.lua.
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),
-            health_check_interval=15,
-            **options,
+            url, max_connections=CONNECTIONS, timeout=ATTEMPT, **connection
         )
         self._redis: Any = aioredis.Redis(connection_pool=self._pool)
-        self._vote, self._recount, self._reset = (
-            _Script(self._redis, name) for name in ("vote", "recount", "reset")
-        )
-        self._polls: dict[str, Poll] = {}
-        self._batch: Batch[str, str, Cast] = Batch(self._send)
-        self._observe = observe
+        self._news: Any = aioredis.Redis.from_url(url, **connection)
+        self._vote, self._page = _Script("vote"), _Script("page")
+        self._recount, self._reset = _Script("recount"), _Script("reset")
+        self._casts: dict[str, tuple[Poll, Batch[tuple[str, str], Cast]]] = {}
+        self._pages: dict[str, tuple[Poll, Batch[str, tuple[Standing, tuple[str, ...]]]]] = {}
+        # Redis's clock less the loop's (s), never ahead of it: an answer has travelled.
+        self._clock: float | None = None
+
+    async def start(self) -> None:
+        """Nothing is needed before the first question: Redis may come later."""
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Give up what waits and close every connection."""
+        for _, casts in self._casts.values():
+            await casts.close()
+        for _, pages in self._pages.values():
+            await pages.close()
         await self._pool.aclose()
-
-    async def problems(self) -> list[str]:
-        """Return why votes cannot be counted safely now; nothing if they can."""
-        try:
-            info = await self._ask("INFO", self._redis.info("persistence"))
-        except Unreachable as error:
-            return [str(error)]
-        wrong = []
-        if int(info.get("loading", 0)):
-            wrong.append("redis is loading its data")
-        if not int(info.get("aof_enabled", 0)):
-            wrong.append("redis keeps no append-only file: set appendonly yes")
-        if info.get("aof_last_write_status", "ok") != "ok":
-            wrong.append("redis could not write its append-only file: is its disk full?")
-        return wrong
+        await self._news.aclose()
 
     # Voters
 
     async def cast(self, poll: Poll, receipt: str, choices: Sequence[str]) -> Cast:
-        """Make ``choices``, best first, the vote under ``receipt``; none withdraws it."""
-        value = ">".join(choices)
-        if not value.replace(">", "").isalnum() and value:
-            # Nothing that could be taken for a separator reaches the script.
-            value = "?"
-        self._polls[poll.id] = poll
-        return await self._batch.ask(poll.id, f"{receipt}={value}")
+        """
+        Make ``choices`` the vote of ``receipt``; () withdraws it.
 
-    async def _send(self, name: str, votes: Sequence[str]) -> list[Cast]:
-        poll = self._polls[name]
-        text: str = await self._ask(
+        Raises:
+            Unreachable: nobody knows if it was counted. The same call can be made again.
+            ValueError: ``receipt`` is none.
+        """
+        if len(receipt) != LENGTH or not receipt.isalnum():
+            raise ValueError(f"{receipt!r} is not a receipt")
+        known = self._casts.get(poll.id)
+        if known is None or known[0] is not poll:
+            known = self._casts[poll.id] = poll, Batch(partial(self._send_votes, poll), DEADLINE)
+        return await known[1].ask((receipt, _written(poll, choices)))
+
+    async def standing(self, poll: Poll) -> Standing:
+        """Return how ``poll`` stands; raise Unreachable."""
+        return (await self.page(poll, None))[0]
+
+    async def held(self, poll: Poll, receipt: str) -> tuple[str, ...]:
+        """Return the choices that are counted for ``receipt``, () if none; raise Unreachable."""
+        return (await self.page(poll, receipt))[1]
+
+    async def page(self, poll: Poll, receipt: str | None) -> tuple[Standing, tuple[str, ...]]:
+        """Return the standing of ``poll`` and what ``receipt`` holds; raise Unreachable."""
+        known = self._pages.get(poll.id)
+        if known is None or known[0] is not poll:
+            batch = Batch(partial(self._read_pages, poll), READ_DEADLINE)
+            known = self._pages[poll.id] = poll, batch
+        return await known[1].ask(receipt or "-")
+
+    async def _send_votes(self, poll: Poll, votes: Sequence[tuple[str, str]]) -> list[Cast]:
+        loop = asyncio.get_running_loop()
+        if self._clock is None:
+            seconds, micros = await self._ask("time", self._redis.time())
+            self._clock = seconds + micros / 1e6 - loop.time()
+        # When this call is given up, Redis must not apply it later: by then the voter may have
+        # been told of another vote.
+        until = loop.time() + self._clock + ATTEMPT
+        answer: str = await self._ask(
             "vote",
             self._vote(
+                self._redis,
                 poll.id,
                 poll.opens,
                 poll.closes,
                 int(poll.voters == "codes"),
                 _points(poll),
                 ">".join(poll.codes),
-                ";".join(votes),
+                f"{until:.6f}",
+                ";".join(f"{receipt}={codes}" for receipt, codes in votes),
             ),
         )
-        answers = (line.split(" ") for line in text.split("\n"))
-        return [Cast(_OUTCOMES[outcome], split(held)) for outcome, held in answers]
+        now, *lines = answer.split("\n")
+        self._clock = float(now) - loop.time()
+        if votes and not lines:
+            raise Unreachable("the call reached Redis too late")
+        return [
+            Cast(Outcome(outcome), _codes(held))
+            for outcome, _, held in (line.partition(" ") for line in lines)
+        ]
 
-    async def standing(self, poll: Poll) -> Standing:
-        """Return ``poll`` at this moment."""
-        return (await self.page(poll, None))[0]
-
-    async def page(self, poll: Poll, receipt: str | None) -> tuple[Standing, tuple[str, ...]]:
-        """Return the standing, and what counts under ``receipt``, of the same moment."""
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(_key(poll, "tally"))
-            pipe.hmget(_key(poll, "meta"), FIELDS)
-            pipe.time()
-            if receipt:
-                pipe.hget(*_place(poll, receipt))
-            tally, meta, (seconds, micros), *held = await self._ask("page", pipe.execute())
-        voters, version, opens, closes, frozen, hidden = meta
+    async def _read_pages(
+        self, poll: Poll, receipts: Sequence[str]
+    ) -> list[tuple[Standing, tuple[str, ...]]]:
+        answer: str = await self._ask("page", self._page(self._redis, poll.id, ";".join(receipts)))
+        now, meta, tally, *votes = answer.split("\n")
+        kept, points = _fields(meta), _fields(tally)
         standing = Standing(
-            points={code: int(tally.get(code, 0)) for code in poll.codes},
-            voters=int(voters or 0),
-            version=int(version or 0),
-            now=seconds + micros / 1e6,
-            opens=poll.opens if opens is None else int(opens),
-            closes=poll.closes if closes is None else int(closes),
-            frozen=frozen == "1",
-            hidden=hidden == "1",
+            points={code: int(points.get(code, 0)) for code in poll.codes},
+            voters=int(kept.get("voters", 0)),
+            version=int(kept.get("version", 0)),
+            now=float(now),
+            opens=int(kept.get("opens", poll.opens)),
+            closes=int(kept.get("closes", poll.closes)),
+            frozen=kept.get("frozen") == "1",
+            hidden=kept.get("hidden") == "1",
         )
-        return standing, split(held[0] if held else None)
-
-    async def held(self, poll: Poll, receipt: str) -> tuple[str, ...]:
-        """Return the choices that count under ``receipt``; none if nothing does."""
-        return split(await self._ask("held", self._redis.hget(*_place(poll, receipt))))
-
-    async def admitted(self, poll: Poll, receipt: str) -> bool:
-        """Return whether ``receipt`` is of a one-time code of ``poll``."""
-        answer = self._redis.sismember(_key(poll, "codes"), receipt)
-        return bool(await self._ask("admitted", answer))
+        return [(standing, _codes(vote)) for vote in votes]
 
     async def changes(self) -> AsyncIterator[str]:
         """
-        Yield the id of each poll that changed, soon after; at most five a second of a poll.
-
-        Comes back by itself when Redis does; what it missed meanwhile it does not tell.
+        Yield the id of each poll that changed, and of every poll when the subscription begins, and
+        begins again: something may have changed unheard. It does not end by itself.
         """
         while True:
             try:
-                async with self._redis.pubsub() as listener:
-                    await listener.subscribe(CHANNEL)
+                async with self._news.pubsub() as subscription:
+                    await subscription.subscribe(CHANNEL)
+                    for poll in self._polls:
+                        yield poll.id
+                    silent = False
                     while True:
-                        message = await listener.get_message(
-                            ignore_subscribe_messages=True, timeout=SILENCE
-                        )
+                        message = await subscription.get_message(timeout=SILENCE)
                         if message is None:
-                            await listener.ping()
-                        else:
+                            if silent:
+                                raise TimeoutError("the subscription does not answer")
+                            await subscription.ping()
+                        elif message["type"] == "message":
                             yield message["data"]
+                        silent = message is None
             except (RedisError, OSError, TimeoutError):
                 await asyncio.sleep(AGAIN)
 
-    # The recount
+    async def problems(self) -> list[str]:
+        """Return why no vote can be taken; [] if all is well."""
+        try:
+            info = await self._ask("info", self._redis.info("persistence"))
+            wrong = []
+            if str(info.get("aof_enabled")) != "1":
+                wrong.append("Redis keeps no append-only file; set appendonly yes")
+            elif info.get("aof_last_write_status") != "ok":
+                wrong.append("Redis could not write its append-only file; look at its disk")
+            for poll in self._polls:
+                # No vote is in it, so this shows that the script is there and judges.
+                await self._send_votes(poll, ())
+                points = await self._ask("points", self._redis.hget(_key(poll, "meta"), "points"))
+                if points not in (None, _points(poll)):
+                    wrong.append(
+                        f"{poll.id}: was voted on for points {points}, its file says "
+                        f"{_points(poll)}; put that back, or reset the poll"
+                    )
+        except Unreachable as error:
+            return [f"Redis does not answer: {error}"]
+        return wrong
 
-    async def slice(self, poll: Poll) -> bool:
-        """Count on for a few ms; return whether the recount of ``poll`` has ended with it."""
-        answer = self._recount(poll.id, _points(poll), SLICE_BUCKETS, SLICE_VOTES)
-        return bool(await self._ask("recount", answer))
-
-    async def recount(self, poll: Poll) -> Recount:
-        """Recount the whole poll, or end the recount that is under way; votes go on meanwhile."""
-        while not await self.slice(poll):
-            await asyncio.sleep(0)
-        recount = await self.recounted(poll)
-        assert recount is not None  # noqa: S101 - the script has just written it
-        return recount
-
-    async def recounted(self, poll: Poll) -> Recount | None:
-        """Return the last recount that has ended, if there was one."""
-        fields = self._redis.hmget(_key(poll, "recount"), "at", "seconds", "difference")
-        at, seconds, difference = await self._ask("recounted", fields)
-        return None if at is None else Recount(float(at), float(seconds), int(difference))
-
-    async def lease(self, name: str, holder: str, seconds: int) -> bool:
-        """Return whether ``holder`` has the lease ``name``, for ``seconds`` from now."""
-        key = f"lease:{name}"
-        taken = self._redis.set(key, holder, nx=True, ex=seconds)
-        if await self._ask("lease", taken):
-            return True
-        if await self._ask("lease", self._redis.get(key)) != holder:
-            return False
-        return bool(await self._ask("lease", self._redis.expire(key, seconds)))
-
-    # Bursts
-
-    async def mark(self, poll: Poll, burst: Burst) -> None:
-        """Write ``burst`` as it stands; a later record of the same one replaces it."""
-        record = {"burst": json.dumps(asdict(burst))}
-        key = _key(poll, "bursts")
-        await self._ask("mark", self._redis.xadd(key, record, maxlen=MOST_BURSTS, approximate=True))
-
-    async def bursts(self, poll: Poll, count: int = 100) -> list[Burst]:
-        """Return the last ``count`` bursts, newest first."""
-        entries = await self._ask("bursts", self._redis.xrevrange(_key(poll, "bursts")))
-        found: dict[tuple[str, int], Burst] = {}
-        for _, record in entries:
-            burst = Burst(**json.loads(record["burst"]))
-            found.setdefault((burst.address, burst.first), burst)
-        return list(found.values())[:count]
-
-    # The organiser
+    # Organisers
 
     async def control(self, poll: Poll, **overrides: int | bool | None) -> Standing:
         """
-        Put ``opens``, ``closes`` (Unix seconds), ``frozen`` or ``hidden`` in force; None gives the
-        word back to the poll's file.
+        Set ``opens``, ``closes`` (Unix seconds; 0 = never), ``frozen``, ``hidden``; None gives
+        back to the poll's file. Return the standing; raise Unreachable.
         """
-        key = _key(poll, "meta")
+        if unknown := overrides.keys() - {"opens", "closes", "frozen", "hidden"}:
+            raise TypeError(f"no such override: {', '.join(sorted(unknown))}")
+        meta = _key(poll, "meta")
         async with self._redis.pipeline(transaction=True) as pipe:
-            for field, value in overrides.items():
+            for name, value in overrides.items():
                 if value is None:
-                    pipe.hdel(key, field)
+                    pipe.hdel(meta, name)
                 else:
-                    pipe.hset(key, field, int(value))
-            pipe.hincrby(key, "version", 1)
+                    pipe.hset(meta, name, int(value))
+            pipe.hincrby(meta, "version", 1)
             pipe.publish(CHANNEL, poll.id)
             await self._ask("control", pipe.execute())
         return await self.standing(poll)
 
-    async def admit(self, poll: Poll, admitted: Iterable[str]) -> int:
-        """Let the receipts ``admitted`` vote; return how many are new."""
-        return int(await self._ask("admit", self._redis.sadd(_key(poll, "codes"), *admitted)))
+    async def admit(self, poll: Poll, receipts: Iterable[str]) -> int:
+        """Let ``receipts`` vote in ``poll``; return how many are new. Raises Unreachable."""
+        added, rest = 0, iter(receipts)
+        while some := list(islice(rest, TOGETHER)):
+            added += await self._ask("admit", self._redis.sadd(_key(poll, "codes"), *some))
+        return added
 
     async def reset(self, poll: Poll) -> int:
-        """Remove every vote of ``poll``; return how many there were."""
-        return int(await self._ask("reset", self._reset(poll.id)))
+        """Remove every vote of ``poll``; return how many there were. Raises Unreachable."""
+        return int(await self._ask("reset", self._reset(self._redis, poll.id)))
 
     async def votes(self, poll: Poll) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
-        """Yield each receipt and its choices, in the order of the receipts, bucket by bucket."""
-        for first in range(0, len(BUCKETS), TOGETHER):
-            buckets = BUCKETS[first : first + TOGETHER]
+        """Yield receipt and choices of every vote, by receipt; raise Unreachable."""
+        buckets = map("".join, product(ALPHABET, repeat=PREFIX))
+        while some := list(islice(buckets, TOGETHER)):
             async with self._redis.pipeline(transaction=False) as pipe:
-                for bucket in buckets:
+                for bucket in some:
                     pipe.hgetall(_key(poll, f"votes:{bucket}"))
-                answers = await self._ask("votes", pipe.execute())
-            for bucket, fields in zip(buckets, answers, strict=True):
-                for field in sorted(fields):
-                    yield bucket + field, split(fields[field])
+                found = await self._ask("votes", pipe.execute())
+            for bucket, votes in zip(some, found, strict=True):
+                for field, value in sorted(votes.items()):
+                    yield bucket + field, _codes(value)
 
-    async def note(self, who: str, action: str, **facts: Any) -> None:
-        """Write what ``who`` did to the log of the organisers."""
-        record = {"who": who, "action": action, "facts": json.dumps(facts)}
-        added = self._redis.xadd(LOG, record, maxlen=MOST_LOG, approximate=True)
-        await self._ask("note", added)
+    async def recount_slice(self, poll: Poll, driver: str, lease: float, age: float) -> str:
+        """
+        Count some more of ``poll``: see lua/recount.lua. ``driver`` names who asks and keeps the
+        others away for ``lease`` (s); a recount begins if the last is ``age`` (s) old, or at once
+        if that is -1. Return idle, more or ended; raise Unreachable.
+        """
+        slice_ = self._recount(self._redis, poll.id, driver, lease, age, SLICE_BUCKETS, SLICE_VOTES)
+        return await self._ask("recount", slice_)
 
-    async def log(self, count: int = 100) -> list[dict[str, Any]]:
-        """Return the last ``count`` notes, newest first: ``at`` (Unix s), who, action, facts."""
-        entries = await self._ask("log", self._redis.xrevrange(LOG, count=count))
+    async def recount(self, poll: Poll) -> Recount:
+        """Recount ``poll`` from its beginning, now and without pauses; raise Unreachable."""
+        driver, age = token_hex(8), -1.0
+        while (state := await self.recount_slice(poll, driver, LEASE, age)) != "ended":
+            age = 0.0
+            if state == "idle":  # somebody else began one after us
+                await asyncio.sleep(AGAIN)
+        result = await self.recounted(poll)
+        return result or await self.recount(poll)  # None: the poll was reset meanwhile
+
+    async def recounted(self, poll: Poll) -> Recount | None:
+        """Return the last recount of ``poll``; raise Unreachable."""
+        fields = ("at", "seconds", "difference")
+        kept = await self._ask("recounted", self._redis.hmget(_key(poll, "recount"), fields))
+        return Recount(float(kept[0]), float(kept[1]), int(kept[2])) if kept[0] else None
+
+    async def note(self, who: str, action: str, **facts: object) -> None:
+        """Write into the organisers' log; raise Unreachable."""
+        kept = {"who": who, "action": action, "facts": json.dumps(facts, default=str)}
+        await self._ask("note", self._redis.xadd(LOG, kept, maxlen=LONGEST_LOG))
+
+    async def log(self, count: int) -> list[Entry]:
+        """Return the last ``count`` entries of the organisers' log, newest first."""
+        found = await self._ask("log", self._redis.xrevrange(LOG, count=count))
         return [
-            {
-                "at": int(name.partition("-")[0]) / 1000,
-                "who": record["who"],
-                "action": record["action"],
-                "facts": json.loads(record["facts"]),
-            }
-            for name, record in entries
+            Entry(_moment(name), kept["who"], kept["action"], json.loads(kept["facts"]))
+            for name, kept in found
         ]
 
-    async def _ask(self, name: str, answer: Awaitable[T] | Any) -> Any:
-        began = time.perf_counter()
+    async def mark(self, poll: Poll, burst: Burst) -> None:
+        """Write down ``burst`` as it stands; raise Unreachable."""
+        kept = {"burst": json.dumps(asdict(burst))}
+        await self._ask("mark", self._redis.xadd(_key(poll, "bursts"), kept, maxlen=MOST_BURSTS))
+
+    async def bursts(self, poll: Poll) -> list[Burst]:
+        """Return the bursts of ``poll`` as they stood last, newest first; raise Unreachable."""
+        found = await self._ask("bursts", self._redis.xrevrange(_key(poll, "bursts")))
+        last: dict[tuple[str, int], Burst] = {}
+        for _, kept in found:
+            burst = Burst(**json.loads(kept["burst"]))
+            last.setdefault((burst.address, burst.first), burst)
+        return list(last.values())
+
+    async def _ask(self, name: str, answer: Awaitable[T] | Any) -> T:
+        began, ok = time.perf_counter(), False
         try:
-            async with asyncio.timeout(DEADLINE):
-                given = await answer
+            async with asyncio.timeout(ATTEMPT):
+                told = cast(T, await answer)
+            ok = True
+            return told
         except (RedisError, OSError, TimeoutError) as error:
-            self._observe(name, time.perf_counter() - began, False)
-            raise Unreachable(f"redis: {type(error).__name__}: {error}") from error
-        self._observe(name, time.perf_counter() - began, True)
-        return given
-
-
-def split(value: str | None) -> tuple[str, ...]:
-    """Return the choices that a stored vote names, best first."""
-    return tuple(value.split(">")) if value else ()
-
-
-FIELDS = ("voters", "version", "opens", "closes", "frozen", "hidden")
-_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
+            raise Unreachable(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._observe(name, time.perf_counter() - began, ok)
 
 
 def _key(poll: Poll, what: str) -> str:
     return f"poll:{poll.id}:{what}"
 
 
-def _place(poll: Poll, receipt: str) -> tuple[str, str]:
-    """The hash and the field that hold the vote under ``receipt``."""
-    return _key(poll, f"votes:{receipt[:BUCKET_LENGTH]}"), receipt[BUCKET_LENGTH:]
-
-
 def _points(poll: Poll) -> str:
-    return ">".join(str(value) for value in poll.points)
+    return ">".join(map(str, poll.points))
+
+
+def _written(poll: Poll, choices: Sequence[str]) -> str:
+    """Return ``choices`` as a vote is written; what is no choice becomes one that never is."""
+    known = poll.codes
+    return ">".join(code if code in known else "?" for code in choices[: len(known) + 1])
+
+
+def _codes(vote: str) -> tuple[str, ...]:
+    return tuple(vote.split(">")) if vote else ()
+
+
+def _fields(line: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in line.split(";")) if line else {}
+
+
+def _moment(name: str) -> float:
+    """Return the Unix time of an entry of a stream."""
+    return int(name.partition("-")[0]) / 1000

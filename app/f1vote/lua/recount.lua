@@ -1,69 +1,88 @@
--- A slice of a recount: the next buckets, until enough votes were counted. Begins one if none is
--- under way, and ends it with the comparison. vote.lua adds what changes behind the cursor.
--- ARGV: poll, points by place ('3>2>1'), most buckets, most votes.
--- Returns 1 if the recount has ended with this slice, else 0.
+-- A slice of a recount: the next buckets, until enough votes were counted. It begins one if none
+-- is under way, and ends it with the comparison; vote.lua adds what changes behind the cursor.
+-- ARGV: poll, who drives, for how long (s) nobody else shall, how old (s) the last result shall be
+--       before the next recount begins (-1: begin anew, whoever drives), most buckets, most votes.
+-- Returns 'idle' if there is nothing to do or another one drives, 'more', or 'ended'.
 local base = 'poll:' .. ARGV[1] .. ':'
 local meta, tally, recount = base .. 'meta', base .. 'tally', base .. 'recount'
 local BUCKETS, ALPHABET = 32768, '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
-local points = {}
-for value in string.gmatch(ARGV[2], '[^>]+') do points[#points + 1] = tonumber(value) end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
-local cursor = redis.call('HGET', recount, 'cursor')
+-- The counted so far: fields 'n:<code>' and 'voters'.
+local function forget()
+  for _, field in ipairs(redis.call('HKEYS', recount)) do
+    if field == 'voters' or string.sub(field, 1, 2) == 'n:' then
+      redis.call('HDEL', recount, field)
+    end
+  end
+end
+
+local kept = redis.call('HMGET', recount, 'cursor', 'driver', 'until', 'at')
+local cursor, period = kept[1], tonumber(ARGV[4])
+if period < 0 then
+  cursor = nil
+elseif cursor then
+  if kept[2] ~= ARGV[2] and now < tonumber(kept[3]) then return 'idle' end
+elseif kept[4] and now >= tonumber(kept[4]) and now < tonumber(kept[4]) + period then
+  return 'idle'
+end
 if not cursor then
+  forget()
   cursor = 0
   redis.call('HSET', recount, 'began', string.format('%.3f', now))
 end
 cursor = tonumber(cursor)
 
+local points, counts, voters = {}, {}, 0
+-- Without a vote there are no points, and none are needed.
+local weights = redis.call('HGET', meta, 'points') or ''
+for value in string.gmatch(weights, '[^>]+') do points[#points + 1] = tonumber(value) end
 local function letter(number)
   return string.sub(ALPHABET, number + 1, number + 1)
 end
-local counts, voters = {}, 0
-local last = math.min(BUCKETS, cursor + tonumber(ARGV[3]))
-while cursor < last and voters < tonumber(ARGV[4]) do
-  local high = math.floor(cursor / 1024)
-  local middle = math.floor(cursor / 32) % 32
-  local bucket = letter(high) .. letter(middle) .. letter(cursor % 32)
+local times = {}  -- how often each vote occurs: few differ
+local last = math.min(BUCKETS, cursor + tonumber(ARGV[5]))
+while cursor < last and voters < tonumber(ARGV[6]) do
+  local bucket = letter(math.floor(cursor / 1024)) .. letter(math.floor(cursor / 32) % 32)
+    .. letter(cursor % 32)
   for _, value in ipairs(redis.call('HVALS', base .. 'votes:' .. bucket)) do
     voters = voters + 1
-    local place = 0
-    for code in string.gmatch(value, '[^>]+') do
-      place = place + 1
-      counts[code] = (counts[code] or 0) + (points[place] or 0)
-    end
+    times[value] = (times[value] or 0) + 1
   end
   cursor = cursor + 1
 end
-for code, n in pairs(counts) do redis.call('HINCRBY', recount, 'n:' .. code, n) end
-if voters > 0 then redis.call('HINCRBY', recount, 'voters', voters) end
-redis.call('HSET', recount, 'cursor', cursor)
-if cursor < BUCKETS then return 0 end
-
--- Everything is counted: compare, in the same step in which nothing else can happen.
-local found, scratch = {}, {'cursor', 'began', 'voters'}
-local difference = 0
-local fields = redis.call('HGETALL', recount)
-local kept = {}
-for at = 1, #fields, 2 do
-  kept[fields[at]] = fields[at + 1]
-  local code = string.match(fields[at], '^n:(.*)$')
-  if code then
-    found[code] = tonumber(fields[at + 1])
-    scratch[#scratch + 1] = fields[at]
+for value, n in pairs(times) do
+  local place = 0
+  for code in string.gmatch(value, '[^>]+') do
+    place = place + 1
+    counts[code] = (counts[code] or 0) + n * (points[place] or 0)
   end
 end
+for code, n in pairs(counts) do redis.call('HINCRBY', recount, 'n:' .. code, n) end
+if voters > 0 then redis.call('HINCRBY', recount, 'voters', voters) end
+redis.call('HSET', recount, 'cursor', cursor, 'driver', ARGV[2],
+  'until', string.format('%.3f', now + tonumber(ARGV[3])))
+if cursor < BUCKETS then return 'more' end
+
+-- Everything is counted: it is compared in the same step, so nothing can come between.
+local found, said = {}, {}
+local fields = redis.call('HGETALL', recount)
+for at = 1, #fields, 2 do
+  said[fields[at]] = fields[at + 1]
+  local code = string.match(fields[at], '^n:(.*)$')
+  if code then found[code] = tonumber(fields[at + 1]) end
+end
+local difference =
+  math.abs(tonumber(redis.call('HGET', meta, 'voters') or 0) - tonumber(said['voters'] or 0))
 local told = redis.call('HGETALL', tally)
 for at = 1, #told, 2 do
   difference = difference + math.abs(tonumber(told[at + 1]) - (found[told[at]] or 0))
   found[told[at]] = nil
 end
 for _, n in pairs(found) do difference = difference + math.abs(n) end
-local all = tonumber(redis.call('HGET', meta, 'voters') or 0)
-difference = difference + math.abs(all - tonumber(kept['voters'] or 0))
-local seconds = now - tonumber(kept['began'])
-redis.call('HDEL', recount, unpack(scratch))
-redis.call('HSET', recount, 'at', string.format('%.3f', now),
-  'seconds', string.format('%.3f', seconds), 'difference', difference)
-return 1
+forget()
+redis.call('HDEL', recount, 'cursor', 'began', 'driver', 'until')
+redis.call('HSET', recount, 'at', string.format('%.3f', now), 'difference', difference,
+  'seconds', string.format('%.3f', now - tonumber(said['began'])))
+return 'ended'

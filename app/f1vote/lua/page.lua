@@ -1,0 +1,18 @@
+-- The standing of a poll and the votes of some receipts, of one moment.
+-- ARGV: poll, receipts ('A;B;…').
+-- Returns lines: Redis's time; 'field=value;…' of meta; 'code=points;…'; each receipt's vote.
+local base = 'poll:' .. ARGV[1] .. ':'
+local function joined(key)
+  local fields, pairs_ = redis.call('HGETALL', key), {}
+  for at = 1, #fields, 2 do pairs_[#pairs_ + 1] = fields[at] .. '=' .. fields[at + 1] end
+  return table.concat(pairs_, ';')
+end
+local time = redis.call('TIME')
+local answer = {
+  string.format('%d.%06d', time[1], time[2]), joined(base .. 'meta'), joined(base .. 'tally'),
+}
+for receipt in string.gmatch(ARGV[2], '[^;]+') do
+  local key, field = base .. 'votes:' .. string.sub(receipt, 1, 3), string.sub(receipt, 4)
+  answer[#answer + 1] = redis.call('HGET', key, field) or ''
+end
+return table.concat(answer, '\n')
