@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import polib
 import pytest
@@ -13,6 +14,7 @@ from f1vote.problems import Problems
 from tests.conftest import ROOT
 
 SOURCE = ROOT / "app" / "f1vote"
+METHODS: dict[str, Any] = {".html": babel_extract, ".py": "python"}
 CATALOGUE = polib.pofile(str(FOLDER / "fr.po"))
 
 Text = tuple[str, str]  # the text, and its plural or ""
@@ -24,11 +26,12 @@ def marked() -> set[Text]:
     for file in SOURCE.rglob("*"):
         # In Python the methods of Texts are told the language first.
         if file.suffix == ".html":
-            method, plural = babel_extract, (1, 2)
+            plural = (1, 2)
         elif file.suffix == ".py":
-            method, plural = "python", (2, 3)
+            plural = (2, 3)
         else:
             continue
+        method = METHODS[file.suffix]
         keywords = {"_": None, "plural": plural, "forms": plural}
         options = {"silent": "false"} if file.suffix == ".html" else {}
         for _, message, _, _ in extract(

@@ -1,202 +1,307 @@
-"""A voter without JavaScript: the page, its forms, its languages, its errors."""
+"""What the pages hold: in both languages, in every state of a poll, whatever a poll is called."""
 
-import html
 import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import httpx
 import pytest
+from f1vote.store import Standing
 
-from tests.app.servers import App
+from f1vote import pages
+from f1vote.i18n import Texts
+from f1vote.pages import Pages, Visit
+from f1vote.polls import Choice, Poll, load
+from tests.conftest import ROOT
 
-
-def tally(app: App) -> dict[str, int]:
-    answer = httpx.get(f"{app.url}/api/results").json()
-    assert sum(answer["tally"].values()) == answer["voters"]
-    return {code: n for code, n in answer["tally"].items() if n}
-
-
-def pressed(page: str) -> list[str]:
-    return re.findall(r'value="(\w+)" aria-pressed="true"', page)
-
-
-def test_vote_change_and_withdraw_by_forms_alone(app):
-    with app.browser() as voter:
-        page = voter.get("/").text
-        assert page.count('name="choice"') == 22
-        assert "/withdraw" not in page
-
-        answer = voter.post("/vote", data={"choice": "VER"})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/")
-        page = voter.get("/").text
-        assert pressed(page) == ["VER"]
-        assert tally(app) == {"VER": 1}
-
-        voter.post("/vote", data={"choice": "HAM"})
-        voter.post("/vote", data={"choice": "HAM"})
-        assert pressed(voter.get("/").text) == ["HAM"]
-        assert tally(app) == {"HAM": 1}
-
-        assert voter.post("/withdraw").status_code == 303
-        assert pressed(voter.get("/").text) == []
-        assert tally(app) == {}
+POLLS = {poll.id: poll for poll in load(ROOT / "app" / "polls")}
+RACE, PODIUM = POLLS["driver-of-the-day"], POLLS["champion"]
+SETTINGS: Any = SimpleNamespace(polls_dir=ROOT / "app" / "polls", version="c-test")
+PAGES = Pages(Texts(), SETTINGS, POLLS)
+NOW = 1_780_000_000
+RECEIPT = "7K2M9QXT4WPDR"
+# Elements that have no end tag (HTML, 13.1.2), and those of SVG that the templates close at once.
+VOID = {"meta", "link", "input", "img", "br"}
 
 
-def test_the_same_in_json(app):
-    with app.browser() as voter:
-        voter.get("/")
-        answer = voter.post("/vote", json={"choice": "LEC"})
-        assert answer.status_code == 200
-        assert answer.json() == {"outcome": "counted", "choice": "LEC", "previous": None}
-        assert voter.post("/vote", json={"choice": "LEC"}).json()["outcome"] == "same"
-        assert voter.post("/withdraw", json={}).json() == {
-            "outcome": "withdrawn", "choice": None, "previous": "LEC",
-        }  # fmt: skip
+class Page(HTMLParser):
+    """A page taken apart: fails where elements do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.heard: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.heard.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.heard).split(" "))
+
+    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        return [
+            found
+            for name, found in self.elements
+            if name == tag and attributes.items() <= found.items()
+        ]
 
 
-def test_the_share_is_of_all_votes(app):
-    for choice in ("VER", "VER", "NOR"):
-        with app.browser() as voter:
-            voter.get("/")
-            voter.post("/vote", data={"choice": choice})
-    page = app.browser().get("/").text
-    shares = dict(re.findall(r'value="(\w+)".*?<b>(\d+)%</b>', html.unescape(page), re.DOTALL))
-    assert (shares["VER"], shares["NOR"], shares["HAM"]) == ("67", "33", "0")
+def standing(poll: Poll, points: dict[str, int] | None = None, **other: Any) -> Standing:
+    every = dict.fromkeys(poll.codes, 0) | (points or {})
+    values: dict[str, Any] = {
+        "points": every, "voters": sum(every.values()) // sum(poll.points), "version": 7,
+        "now": NOW, "opens": NOW - 3600, "closes": NOW + 3600, "frozen": False, "hidden": False,
+    }  # fmt: skip
+    return Standing(**values | other)
 
 
-@pytest.mark.parametrize(
-    ("asked", "accept", "language"),
-    [
-        ("", "fr-FR,fr;q=0.9,en;q=0.8", "fr"),
-        ("", "de;q=0.9, en;q=0.2, fr;q=0.7", "fr"),
-        ("", "en-GB, fr;q=0.9", "en"),
-        ("", "de, *;q=0.1", "en"),
-        ("", "", "en"),
-        ("", "fr;q=0", "en"),
-        ("", "fr;q=banana, ;;;,", "en"),
-        ("?lang=fr", "en", "fr"),
-        ("?lang=en", "fr", "en"),
-        ("?lang=../../etc", "fr", "fr"),
-    ],
-)
-def test_language(app, asked, accept, language):
-    with app.browser(**{"accept-language": accept}) as voter:
-        page = voter.get("/" + asked).text
-    assert f'<html lang="{language}">' in page
+def visit(language: str = "en", asked: str | None = None, path: str = "/p") -> Visit:
+    return Visit(language, asked, path, "https://vote.example.org")
 
 
-def test_a_chosen_language_stays_while_voting(app):
-    with app.browser(**{"accept-language": "en"}) as voter:
-        page = voter.get("/?lang=fr").text
-        assert 'action="/vote?lang=fr"' in page
-        answer = voter.post("/vote?lang=fr", data={"choice": "GAS"})
-        assert answer.headers["location"] == "/?lang=fr"
-        assert "Votre vote" in voter.get("/?lang=fr").text
+def show(poll: Poll, now: Standing | None, *held: str, language: str = "en", **other: Any) -> Page:
+    return Page(PAGES.poll(visit(language), poll, now, held, RECEIPT if held else None, **other))
 
 
-def test_the_cookie_is_kept_from_scripts_and_other_sites(app):
-    with app.browser() as voter:
-        plain = voter.get("/").headers["set-cookie"]
-        assert "set-cookie" not in voter.get("/").headers
-    with app.browser(**{"x-forwarded-proto": "https"}) as voter:
-        secure = voter.get("/").headers["set-cookie"]
-    assert "HttpOnly" in plain
-    assert "SameSite=Lax" in plain
-    assert "Secure" not in plain
-    assert "Secure" in secure
+STATES = {
+    "early": {"opens": NOW + 60},
+    "open": {},
+    "frozen": {"frozen": True},
+    "closed": {"closes": NOW},
+    "hidden": {"hidden": True},
+}
 
 
-def test_a_vote_needs_a_ballot_of_ours(app):
-    forged = ["", "x", "." * 60, "A" * 22 + "." + "A" * 43, "é" * 30, "A" * 5000]
-    with app.browser() as voter:
-        voter.get("/")
-        ours = voter.cookies["f1vote"]
-        forged += [ours[:-1], ours[1:], "B" + ours[1:], ours.swapcase(), ours + "."]
-    for value in forged:
-        answer = httpx.post(
-            f"{app.url}/vote", data={"choice": "VER"},
-            headers=[(b"cookie", b"f1vote=" + value.encode())],
-        )  # fmt: skip
-        assert answer.status_code == 403, value
-        assert "cookie" in answer.text
-    assert tally(app) == {}
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 303),
-        ({"origin": "http://{host}"}, 303),
-        ({"origin": "https://{host}"}, 303),  # TLS ends before us
-        ({"sec-fetch-site": "same-origin"}, 303),
-        ({"origin": "https://evil.example"}, 403),
-        ({"origin": "https://{host}.evil.example"}, 403),
-        ({"origin": "null"}, 403),
-        ({"sec-fetch-site": "cross-site"}, 403),
-        ({"sec-fetch-site": "same-site"}, 403),
-    ],
-)
-def test_only_our_own_page_may_vote(app, headers, status):
-    host = f"127.0.0.1:{app.port}"
-    with app.browser() as voter:
-        voter.get("/")
-        sent = {name: value.format(host=host) for name, value in headers.items()}
-        assert voter.post("/vote", data={"choice": "VER"}, headers=sent).status_code == status
-    assert tally(app) == ({"VER": 1} if status == 303 else {})
+@pytest.mark.parametrize("language", ["en", "fr"])
+@pytest.mark.parametrize("state", [*STATES, "silent"])
+@pytest.mark.parametrize("poll", [RACE, PODIUM, POLLS["best-overtake"]], ids=lambda poll: poll.id)
+@pytest.mark.parametrize("voted", [False, True])
+def test_every_state_is_a_whole_page(language, state, poll, voted):
+    points = {poll.codes[0]: 6, poll.codes[1]: 12}
+    now = None if state == "silent" else standing(poll, points, **STATES[state])
+    held = poll.codes[: len(poll.points)] if voted and now else ()
+    text = PAGES.poll(visit(language), poll, now, held, RECEIPT if held else None)
+    page = Page(text)
+    assert page.all("html") == [{"lang": language}]
+    assert len(page.all("h1")) == 1
+    ids = [found["id"] for _, found in page.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    for _, found in page.elements:
+        assert "style" not in found
+        assert not any(name.startswith("on") for name in found)
+        assert found.get("aria-labelledby", ids[0]) in ids
+    for label in page.all("label"):
+        assert label["for"] in ids
+    for script in page.all("script"):
+        assert script.get("type") == "application/json" or script["src"].startswith("/static/")
+    assert not re.search(r'(?:src|href|action)="(?:https?:)?//(?!vote\.example\.org/)', text)
+    # A button takes votes only while votes are taken.
+    votes = [b for b in page.all("button") if "value" in b]
+    assert all(("disabled" in button) == (state not in ("open", "hidden")) for button in votes)
+    assert bool(votes) == (state != "closed")
+    assert ("7K2M-9QXT-4WPDR" in page.text) == bool(held)
+    assert bool(page.all("form", action=f"/{poll.id}/withdraw")) == (
+        bool(held) and state in ("open", "hidden")
+    )
+    # Nothing is left in the other language.
+    assert bool(re.search("Your vote|Standings|Result|counting room", text)) == (language == "en")
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("results", "voted", "state", "seen"),
     [
-        ({"data": {"choice": "XXX"}}, 400),
-        ({"data": {"choice": ""}}, 400),
-        ({"data": {}}, 400),
-        ({"data": {"choice": "ver"}}, 400),
-        ({"json": {"choice": ["VER"]}}, 400),
-        ({"json": ["VER"]}, 400),
-        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400),
-        ({"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}, 400),
-        ({"data": {"choice": "V" * 20000}}, 413),
+        ("always", False, "open", True),
+        ("always", False, "hidden", False),
+        ("voted", False, "open", False),
+        ("voted", True, "open", True),
+        ("voted", False, "closed", True),
+        ("closed", True, "open", False),
+        ("closed", False, "closed", True),
     ],
 )
-def test_a_bad_vote_is_refused_and_not_counted(app, body, status):
-    with app.browser() as voter:
-        voter.get("/")
-        assert voter.post("/vote", **body).status_code == status
-    assert tally(app) == {}
+def test_who_sees_the_standings(results, voted, state, seen):
+    poll = replace(RACE, results=results)
+    now = standing(poll, {"VER": 3}, **STATES[state])
+    page = show(poll, now, *(["VER"] if voted else []))
+    assert bool(page.all("ol", **{"class": "rows"})) == seen
+    assert ("100%" in page.text) == seen
 
 
-def test_errors_speak_the_language_of_the_voter(app):
-    with app.browser(**{"accept-language": "fr"}) as voter:
-        missing = voter.get("/nope")
-        method = voter.get("/vote")
-    assert missing.status_code == 404
-    assert "Cette page n’existe pas" in missing.text
-    assert method.status_code == 405
-    assert "POST" in method.headers["allow"]
-    assert app.browser().get("/api/nope").json()["error"] == "404"
+def test_the_closing_time_is_written_out_and_counted_down():
+    page = show(RACE, standing(RACE))
+    (time,) = page.all("time")
+    assert time["datetime"] == "2026-05-28T21:26:40+00:00"
+    assert "28 May 2026, 21:26 UTC" in page.text
+    (main,) = page.all("main")
+    assert (main["data-now"], main["data-closes"]) == (str(NOW), str(NOW + 3600))
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_no_script(app):
-    with app.browser() as voter:
-        answer = voter.get("/")
-        css = voter.get(re.search(r'href="(/style\.\w+\.css)"', answer.text)[1])
-    assert "<script" not in answer.text
-    assert "style=" not in answer.text
-    assert not re.search(r'(?:src|href|action)="(?:https?:)?//', answer.text)
-    policy = answer.headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert answer.headers["cache-control"] == "no-store"
-    assert "immutable" in css.headers["cache-control"]
-    assert css.headers["content-type"].startswith("text/css")
+def test_the_winner_is_named_at_the_end_only():
+    points = {"LEC": 5, "HAM": 5, "NOR": 1}
+    assert not show(RACE, standing(RACE, points)).all("div", **{"class": "winner c-LEC"})
+    page = show(RACE, standing(RACE, points, closes=NOW))
+    assert page.all("div", **{"class": "winner c-LEC"})
+    assert page.all("div", **{"class": "winner c-HAM"})
+    assert not page.all("div", **{"class": "winner c-NOR"})
+    assert "winner" not in PAGES.poll(visit(), RACE, standing(RACE, closes=NOW))
 
 
-def test_what_programs_ask(app):
-    with app.browser() as client:
-        assert client.get("/healthz").text == "ok\n"
-        assert client.get("/readyz").status_code == 200
-        assert client.get("/version").json()["version"] == "c-test"
-        assert client.head("/").status_code == 200
-        results = client.get("/api/results").json()
-    assert results["state"] == "open"
-    assert len(results["tally"]) == 22
+def test_the_vote_held_is_the_one_that_is_pressed():
+    page = show(RACE, standing(RACE), "HAM")
+    pressed = page.all("button", **{"aria-pressed": "true"})
+    assert [button["value"] for button in pressed] == ["HAM"]
+    page = show(PODIUM, standing(PODIUM), "HAM", "VER")
+    assert [option["value"] for option in page.all("option") if "selected" in option] == [
+        "HAM",
+        "VER",
+    ]
+
+
+def test_a_poll_by_invitation_asks_for_the_code():
+    page = show(RACE, standing(RACE), admitted=False)
+    assert page.all("form", action=f"/{RACE.id}/code")
+    assert not page.all("button", name="choice")
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_what_is_written_into_a_poll_stays_text(language):
+    evil = "</title><script>alert(1)</script>\"'&{{ 7 * 7 }}"
+    both = {"en": evil, "fr": evil}
+    choices = (
+        Choice("AA", both, 1, evil, "#ffffff", None),
+        Choice("BB", both, None, None, "#000000", None),
+    )
+    poll = replace(RACE, id="evil", title=both, question=both, choices=choices)
+    mine = Pages(Texts(), SETTINGS, {"evil": poll})
+    texts = [
+        mine.poll(visit(language), poll, standing(poll, {"AA": 1}), ("AA",), RECEIPT),
+        mine.poll(visit(language), poll, standing(poll, {"AA": 1}, closes=NOW), ("AA",), RECEIPT),
+        mine.home(visit(language), [(poll, standing(poll, {"AA": 1}))]),
+        mine.receipt(visit(language), poll, evil, None, ("AA",)),
+        mine.receipt(visit(language, path=f"/{evil}"), poll, evil, RECEIPT, ("AA",)),
+        mine.error(visit(language, path=f"/{evil}"), evil, evil),
+    ]
+    for text in texts:
+        assert "<script>" not in text
+        assert "49" not in text
+        Page(text)
+
+
+def test_equals_share_a_place_and_keep_their_order():
+    rows = pages.rows(RACE.choices, dict.fromkeys(RACE.codes, 0) | {"VER": 2, "NOR": 1, "PIA": 1})
+    assert [(row.choice.code, row.place) for row in rows[:4]] == [
+        ("VER", 1), ("NOR", 2), ("PIA", 2), ("RUS", 4),
+    ]  # fmt: skip
+    assert [(row.share, row.bar) for row in rows[:4]] == [(50, 100), (25, 50), (25, 50), (0, 0)]
+    assert [row.share for row in pages.rows(RACE.choices, dict.fromkeys(RACE.codes, 0))] == [0] * 22
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "n"), [(0, 0, 0), (1, 3, 33), (2, 3, 67), (1, 200, 1), (1, 201, 0)]
+)
+def test_percent(part, whole, n):
+    assert pages.percent(part, whole) == n
+
+
+@pytest.mark.parametrize(
+    ("colour", "ink"),
+    [("#ffffff", "#000000"), ("#000000", "#ffffff"), ("#ff8000", "#000000"), ("#e8002d", "#ffffff"),
+     ("#757575", "#ffffff"), ("#777777", "#000000")],
+)  # fmt: skip
+def test_the_ink_on_a_team_s_colour(colour, ink):
+    assert pages.ink(colour) == ink
+
+
+def test_the_preview_of_a_link_is_absolute_and_in_its_language():
+    page = show(RACE, standing(RACE), language="fr")
+    properties = {m["property"]: m["content"] for m in page.all("meta") if "property" in m}
+    assert properties["og:image"] == f"https://vote.example.org/{RACE.id}/card.fr.png"
+    assert properties["og:url"] == f"https://vote.example.org/{RACE.id}"
+    assert properties["og:title"] == RACE.title["fr"]
+
+
+def test_the_language_chosen_stays_in_every_address_of_ours():
+    page = Page(PAGES.poll(visit("fr", "fr"), RACE, standing(RACE), ("HAM",), RECEIPT))
+    addresses = [a["href"] for a in page.all("a") if (a["href"] or "").startswith("/")]
+    addresses += [f["action"] for f in page.all("form")]
+    ours = [a for a in addresses if a and not a.startswith("/api") and "lang=en" not in a]
+    assert len(ours) > 5
+    assert [a for a in ours if "lang=fr" not in a] == []
+
+
+def test_home_sorts_the_polls_by_what_can_be_done():
+    page = PAGES.home(
+        visit(),
+        [
+            (RACE, standing(RACE, closes=NOW)), (PODIUM, standing(PODIUM, {"NOR": 6})),
+            (POLLS["best-overtake"], standing(POLLS["best-overtake"], opens=NOW + 9)),
+        ],
+    )  # fmt: skip
+    places = [page.index(text) for text in ("Open now", 'href="/champion"', "Soon",
+              'href="/best-overtake"', "Finished", 'href="/driver-of-the-day"')]  # fmt: skip
+    assert places == sorted(places)
+    assert "First: <b>Lando Norris</b>" in page
+    Page(page)
+    Page(PAGES.home(visit(), []))
+    assert "does not answer" in PAGES.home(visit(), [(RACE, None)])
+
+
+def test_home_tells_nobody_who_leads_a_covered_poll():
+    page = PAGES.home(visit(), [(RACE, standing(RACE, {"NOR": 6}))])
+    assert "Norris" not in page
+
+
+@pytest.mark.parametrize(
+    ("receipt", "held", "said"),
+    [
+        (RECEIPT, ("NOR",), "This vote is counted"),
+        (RECEIPT, (), "No vote is counted under this receipt"),
+        (None, (), "a character is mistyped"),
+    ],
+)
+def test_a_receipt_is_answered(receipt, held, said):
+    page = Page(PAGES.receipt(visit(), RACE, "7k2m", receipt, held))
+    assert said in page.text
+    assert ("Lando Norris" in page.text) == bool(held)
+
+
+def test_files_have_a_name_for_ever_and_name_only_each_other():
+    for path, file in PAGES.files.items():
+        assert re.fullmatch(r"/static/[\w-]+\.[0-9a-f]{12}\.\w+", path)
+        if file.type.startswith("text/"):
+            text = file.body.decode()
+            assert "@@" not in text
+            assert set(re.findall(r"/static/[\w.-]+", text)) <= set(PAGES.files)
+            assert not re.search(r"https?://(?!www\.w3\.org|html\.spec)", text)
+    suffixes = Counter(Path(path).suffix for path in PAGES.files)
+    assert suffixes[".woff2"] == 3
+
+
+def test_a_changed_file_has_another_name(tmp_path):
+    red = replace(RACE, choices=(replace(RACE.choices[0], colour="#ff0000"), *RACE.choices[1:]))
+    mine = Pages(Texts(), SETTINGS, {red.id: red})
+    ours, theirs = (
+        {path for path in one.files if path.startswith(f"/static/{RACE.id}.")}
+        for one in (mine, PAGES)
+    )
+    assert len(ours) == len(theirs) == 1
+    assert ours != theirs
