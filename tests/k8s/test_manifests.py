@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import yaml
 
+from f1vote import server
 from tests.conftest import ROOT
 from tests.k8s.conftest import K8S
 
@@ -246,9 +247,10 @@ def test_a_rollout_never_leaves_fewer_pods(objects):
     assert vote["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     pod = vote["template"]["spec"]
     drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    # 10 s: GRACEFUL_SHUTDOWN_TIMEOUT of the app.
-    assert "GRACEFUL_SHUTDOWN_TIMEOUT=10" in (ROOT / "app/f1vote/web.py").read_text()
-    assert pod["terminationGracePeriodSeconds"] > drain + 10
+    env = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
+    # Requests under way, then five parts that close one after the other.
+    ends = int(env["F1_DRAIN_SECONDS"]) + server.GRACE + 5 * server.PART
+    assert pod["terminationGracePeriodSeconds"] > drain + ends
     # Two pods cannot hold one host port: the old one must go first.
     assert one(objects, "Deployment", "traefik")["spec"]["strategy"] == {"type": "Recreate"}
 
@@ -257,8 +259,15 @@ def test_the_app_is_told_what_it_asks_for(objects):
     (container,) = containers(one(objects, "Deployment", "vote"))
     dockerfile = (ROOT / "app" / "Dockerfile").read_text()
     given = {env["name"] for env in container["env"]} | set(re.findall(r"(F1_\w+)=", dockerfile))
-    asked = set(re.findall(r'"(F1_\w+)"', (ROOT / "app/f1vote/config.py").read_text()))
-    assert given == asked - {"F1_PORT"}
+    asked = set(re.findall(r'"(F1_\w+)"', (ROOT / "app/f1vote/settings.py").read_text()))
+    overlay = set(re.findall(r"F1_\w+", (ROOT / "salt/states/platform/map.jinja").read_text()))
+    # Redis has no password yet; the others have good defaults.
+    assert given | overlay == asked - {
+        "F1_PORT",
+        "F1_OPS_PORT",
+        "F1_CHALLENGE",
+        "F1_REDIS_PASSWORD_FILE",
+    }
     env = {e["name"]: e["value"] for e in container["env"]}
     service = one(objects, "Service", "redis")
     assert env["F1_REDIS_URL"] == f"redis://redis:{service['spec']['ports'][0]['port']}/0"

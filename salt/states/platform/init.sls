@@ -35,7 +35,7 @@ k8s is applied:
 vote-secrets:
   kube.secret_present:
     - namespace: f1
-    - keys: [cookie-key]
+    - keys: [cookie-key, admin-token]
     - require:
       - kube: k8s is applied
 
