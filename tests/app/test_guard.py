@@ -2,9 +2,17 @@
 
 import asyncio
 import ipaddress
+import json
 import math
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +21,13 @@ from f1vote import guard as guards
 from f1vote import work
 from f1vote.guard import ADDRESS, CROWD, MINUTE, NETWORK, SECOND, VOTER, Buckets, Guard, Limit
 from f1vote.store import Unreachable
+from tests.app.servers import App, Redis, wait
 from tests.app.test_work import solve
 
 KEY = b"a key of the tests, 32 bytes or so"
 UNIX = 1_790_000_000.0
 POLL = "champion"
+SINGLE = "driver-of-the-day"
 
 
 class Clock:
@@ -81,8 +91,8 @@ def test_a_bucket_never_gives_more_than_it_holds_and_what_time_brought(limit, wa
     bucket: Buckets[str] = Buckets(limit, 10)
     interval = round(SECOND / limit.rate)
     now, taken = 0, []
-    for wait in waits:
-        now += wait
+    for pause in waits:
+        now += pause
         if bucket.take("k", now) == 0:
             taken.append(now)
     for first, began in enumerate(taken):
@@ -97,10 +107,10 @@ def test_what_a_bucket_says_of_the_wait_is_exact(limit, waits):
     now = 0
     for pause in waits:
         now += pause
-        if wait := bucket.take("k", now):
-            assert bucket.take("k", now + wait - 1) == 1
-            assert bucket.take("k", now + wait) == 0
-            now += wait
+        if left := bucket.take("k", now):
+            assert bucket.take("k", now + left - 1) == 1
+            assert bucket.take("k", now + left) == 0
+            now += left
 
 
 @given(limits)
@@ -408,3 +418,99 @@ def test_a_minute_of_ballots_is_what_is_measured(clock):
         clock.passes(1)
     assert 59 < line.pressure(clock.ns) < 61
     assert line.pressure(clock.ns + MINUTE) == pytest.approx(line.pressure(clock.ns) / math.e)
+
+
+# The real app, over HTTP, before a real Redis
+
+HERE, V6 = "203.0.113.77", "2001:db8:dead:beef::77"
+
+
+@pytest.fixture
+def guarded(redis_server: Redis, tmp_path: Path) -> Iterator[App]:
+    redis_server.client.flushall()
+    app = App(tmp_path, redis_server.url, F1_PROXIES="1")
+    yield app
+    if app.process.poll() is None:
+        app.stop()
+
+
+@contextmanager
+def newcomer(app: App, address: str, **headers: str) -> Iterator[httpx.Client]:
+    """Somebody at ``address`` who has opened the page."""
+    with app.browser(**{"x-forwarded-for": address, **headers}) as browser:
+        browser.get(f"/api/polls/{SINGLE}").raise_for_status()
+        yield browser
+
+
+def vote(browser: httpx.Client, code: str, **more: str) -> httpx.Response:
+    return browser.post(f"/api/polls/{SINGLE}/vote", json={"choices": [code], **more})
+
+
+def bursts(redis_server: Redis) -> list[dict[str, Any]]:
+    entries = redis_server.client.xrange(f"poll:{SINGLE}:bursts")
+    return [json.loads(record["burst"]) for _, record in entries]
+
+
+def test_a_burst_is_seen_in_redis_and_an_address_nowhere(guarded, redis_server):
+    for n in range(CROWD):
+        with newcomer(guarded, (HERE, V6)[n % 2]) as browser:
+            assert vote(browser, "NOR").status_code == 200
+    passed = 0
+    while True:
+        with newcomer(guarded, HERE) as browser:
+            answer = vote(browser, "VER")
+            if answer.status_code == 200:
+                passed += 1
+                assert passed < 2 * CROWD
+                continue
+            assert passed >= CROWD // 2
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json()["error"] == "challenge"
+            assert "JavaScript" in answer.json()["message"]
+            solved = solve(answer.json()["challenge"])
+            assert vote(browser, "VER", work=solved).json()["outcome"] == "counted"
+            # Sent again it is the same vote.
+            assert vote(browser, "VER", work=solved).json()["outcome"] == "same"
+            break
+    with guarded.operator() as operator:
+        figures = operator.get("/metrics").text
+    assert f'f1_votes_refused_total{{poll="{SINGLE}",reason="challenge"}} 1\n' in figures
+
+    def seen() -> None:
+        burst = bursts(redis_server)[-1]
+        assert burst["fresh"] >= 1
+        assert burst["choices"] == {"VER": burst["fresh"]}
+
+    wait("the burst in Redis", seen, guarded.process)
+    assert guarded.stop() == 0
+    last = bursts(redis_server)[-1]
+    assert re.fullmatch("[0-9a-f]{16}", last["address"])
+    assert last["first"] <= last["last"] <= time.time()
+    # All that Redis ever was told is in its append-only file; all that the app said in its log.
+    said = [*redis_server.folder.rglob("*.aof"), guarded.log]
+    assert len(said) >= 2
+    for file in said:
+        text = file.read_bytes()
+        for address in (HERE, V6, "2001:db8", "dead:beef"):
+            assert address.encode() not in text, file
+        for packed in (guards.pack(HERE), guards.pack(V6)):
+            assert packed not in text, file
+            assert packed.hex().encode() not in text, file
+    assert b"very many new ballots" in guarded.log.read_bytes()
+
+
+@pytest.mark.parametrize(("language", "title"), [("en", "Slowly, please"), ("fr", "Doucement")])
+def test_too_many_changes_are_told_in_the_voters_language(guarded, language, title):
+    with newcomer(guarded, HERE, **{"accept-language": language}) as browser:
+        statuses = [
+            browser.post(f"/{SINGLE}/vote", data={"choice": code}).status_code
+            for code in ("NOR", "VER") * (VOTER.capacity // 2)
+        ]
+        assert statuses == [303] * VOTER.capacity
+        page = browser.post(f"/{SINGLE}/vote", data={"choice": "HAM"})
+        assert page.status_code == 429
+        assert int(page.headers["retry-after"]) >= 1
+        assert title in page.text
+        assert vote(browser, "HAM").json()["error"] == "rate"
+        assert browser.get(f"/api/polls/{SINGLE}").json()["mine"] == ["VER"]
