@@ -259,7 +259,7 @@ class PollPage {
       .sort((a, b) => b.n - a.n || a.index - b.index)
       .map(({ code, n }) => ({
         code,
-        place: String(1 + values.filter((other) => other > n).length),
+        place: n ? String(1 + values.filter((other) => other > n).length) : "–",
         main: this.ranked ? numbers.format(n) : fill(texts.percent, { percent: percent(n, total) }),
         small: form(this.ranked ? texts.points : texts.votes, n),
         width: `${percent(n, best)}%`,
