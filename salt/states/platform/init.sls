@@ -35,7 +35,7 @@ k8s is applied:
 vote-secrets:
   kube.secret_present:
     - namespace: f1
-    - keys: [cookie-key, admin-token]
+    - keys: [cookie-key, admin-token, sign-key]
     - require:
       - kube: k8s is applied
 
