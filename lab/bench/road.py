@@ -3,8 +3,12 @@ The road measured, beside a bare cluster on the same machine in the same run.
 
 Bare is: three machines of the same lab whose user-data fetches `k3s` and starts it with a fixed
 token. No Salt, no network of our own, no platform. The ratio is what the rest of the road costs.
+
+Also of the running platform: when its three nodes were Ready, a highstate that changes nothing on
+all machines, and how the time of a state grows with their number.
 """
 
+import datetime
 import json
 import re
 import subprocess
@@ -21,6 +25,7 @@ from lab.cloud.machines import container_name
 ROAD = EVIDENCE / "road.md"
 ROUNDS = 3
 READY_SECONDS = 180
+STATES = (40, 400)
 
 # `lab.__main__` has put the product's utilities on the path.
 import events  # noqa: E402
@@ -89,6 +94,46 @@ def _three_ready(container: str, began: float) -> float:
     raise SystemExit(f"bench: no three Ready nodes in {READY_SECONDS} s; last seen:\n{last}")
 
 
+def on_master(command: str) -> tuple[float, str]:
+    """Run ``command`` as root on the master; return its seconds and what it printed."""
+    return timed("ssh", "-F", str(STATE / "ssh/config"), "f1-master", f"sudo {command}")
+
+
+def nodes_ready(log: Path) -> float:
+    """Return the seconds from the stage ``cluster`` (machines have Salt) to three Ready nodes."""
+    (began,) = [
+        e["at"] for e in events.read(log) if (e["kind"], e["stage"]) == ("begin", "cluster")
+    ]
+    nodes = json.loads(on_master("k3s kubectl get nodes -o json")[1])["items"]
+    since = [
+        datetime.datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
+        for node in nodes
+        for condition in node["status"]["conditions"]
+        if (condition["type"], condition["status"]) == ("Ready", "True")
+    ]
+    if len(since) != 3:
+        raise SystemExit(f"bench: {len(since)} nodes are Ready, not 3")
+    return max(since) - began
+
+
+def each_state(count: int) -> float:
+    """Return the seconds that one of ``count`` states takes, Salt's start apart."""
+    text = "\n".join(
+        f"/tmp/f1-bench/{n}:\n  file.managed:\n    - contents: '{n}'\n    - makedirs: true"
+        for n in range(count)
+    )
+    subprocess.run(
+        ["ssh", "-F", str(STATE / "ssh/config"), "f1-master",
+         "sudo rm -rf /tmp/f1-bench && sudo mkdir -p /tmp/f1-sls && sudo tee /tmp/f1-sls/many.sls"],
+        input=text, text=True, check=True, stdout=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    call = "/opt/salt/bin/salt-call --local --file-root=/tmp/f1-sls --out=quiet"
+    started, _ = on_master(f"{call} test.ping")
+    seconds, _ = on_master(f"{call} state.apply many")
+    on_master("rm -rf /tmp/f1-bench /tmp/f1-sls")
+    return (seconds - started) / count
+
+
 def stages(log: Path) -> dict[str, float]:
     """Return the seconds of each stage in the events file ``log``."""
     return {e["stage"]: e["seconds"] for e in events.read(log) if e["kind"] == "end"}
@@ -101,9 +146,12 @@ def main() -> None:
         make("down")
         up, _text = make("up")
         seen = stages(STATE / "events.jsonl")
+        ready = nodes_ready(STATE / "events.jsonl")
         again, text = make("up")
         if " 0 changed, 0 failed" not in text:
             raise SystemExit("bench: the second `up` changed something")
+        highstate, _text = on_master("/opt/salt/bin/salt '*' state.apply --out=quiet -t 120")
+        states = {count: each_state(count) for count in STATES}
         make("down")
         manifest = build.manifest()
         files = home() / "files"
@@ -111,7 +159,12 @@ def main() -> None:
         cloud.start(site.cloud(manifest, files))
         naked = bare(artifacts["k3s"]["url"], artifacts["airgap"]["url"])
         cloud.down()
-        rows.append({"up": up, "again": again, "bare": naked, "stages": seen})
+        rows.append(
+            {
+                "up": up, "again": again, "bare": naked, "stages": seen, "ready": ready,
+                "highstate": highstate, "states": states,
+            }
+        )  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
     ROAD.parent.mkdir(parents=True, exist_ok=True)
     ROAD.write_text(report(rows))
@@ -144,4 +197,22 @@ def report(rows: list[dict[str, Any]]) -> str:
     for name in rows[0]["stages"]:
         values = " | ".join(f"{row['stages'].get(name) or 0:.1f}" for row in rows)
         lines.append(f"| {name} | {values} |")
+    lines += [
+        "",
+        "Of the cluster. Three machines with Salt → three Ready nodes: from the begin of the stage "
+        "`cluster` to the last node's Ready; its ratio is to the bare cluster, whose time has the "
+        "boot of its machines in it. Highstate: `salt '*' state.apply` that changes nothing. A "
+        "state: one of so many `file.managed`, Salt's start apart.",
+        "",
+        "| round | three Ready nodes (s) | ratio | highstate (s) | "
+        + " | ".join(f"one of {count} states (ms)" for count in STATES)
+        + " |",
+        "|---" * (4 + len(STATES)) + "|",
+    ]
+    for number, row in enumerate(rows, 1):
+        each = " | ".join(f"{1000 * row['states'][count]:.1f}" for count in STATES)
+        lines.append(
+            f"| {number} | {row['ready']:.1f} | {row['ready'] / row['bare']:.2f} | "
+            f"{row['highstate']:.1f} | {each} |"
+        )
     return "\n".join(lines) + "\n"
