@@ -119,18 +119,18 @@ def nodes_ready(log: Path) -> float:
 def each_state(count: int) -> float:
     """Return the seconds that one of ``count`` states takes, Salt's start apart."""
     text = "\n".join(
-        f"/tmp/f1-bench/{n}:\n  file.managed:\n    - contents: '{n}'\n    - makedirs: true"
+        f"/run/f1-bench/{n}:\n  file.managed:\n    - contents: '{n}'\n    - makedirs: true"
         for n in range(count)
     )
     subprocess.run(
         ["ssh", "-F", str(STATE / "ssh/config"), "f1-master",
-         "sudo rm -rf /tmp/f1-bench && sudo mkdir -p /tmp/f1-sls && sudo tee /tmp/f1-sls/many.sls"],
+         "sudo rm -rf /run/f1-bench && sudo mkdir -p /run/f1-sls && sudo tee /run/f1-sls/many.sls"],
         input=text, text=True, check=True, stdout=subprocess.DEVNULL, timeout=60,
     )  # fmt: skip
-    call = "/opt/salt/bin/salt-call --local --file-root=/tmp/f1-sls --out=quiet"
+    call = "/opt/salt/bin/salt-call --local --file-root=/run/f1-sls --out=quiet"
     started, _ = on_master(f"{call} test.ping")
     seconds, _ = on_master(f"{call} state.apply many")
-    on_master("rm -rf /tmp/f1-bench /tmp/f1-sls")
+    on_master("rm -rf /run/f1-bench /run/f1-sls")
     return (seconds - started) / count
 
 
