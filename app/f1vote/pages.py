@@ -118,9 +118,7 @@ class Pages:
 
     def home(self, visit: Visit, standings: Iterable[tuple[Poll, Standing | None]]) -> str:
         """Return the page that lists the polls: open, to come, over."""
-        entries = [
-            Entry(poll, standing, _leaders(poll, standing)) for poll, standing in standings
-        ]
+        entries = [Entry(poll, standing, _leaders(poll, standing)) for poll, standing in standings]
         groups = (
             (_("Open now"), ("open", "frozen", "silent")),
             (_("Soon"), ("early",)),

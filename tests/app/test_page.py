@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from f1vote.store import Standing
 
 from f1vote import pages
 from f1vote.i18n import Texts
 from f1vote.pages import Pages, Visit
 from f1vote.polls import Choice, Poll, load
+from f1vote.store import Standing
 from tests.conftest import ROOT
 
 POLLS = {poll.id: poll for poll in load(ROOT / "app" / "polls")}
@@ -305,3 +305,96 @@ def test_a_changed_file_has_another_name(tmp_path):
     )
     assert len(ours) == len(theirs) == 1
     assert ours != theirs
+
+
+# Over HTTP, by forms alone
+
+
+def pressed(page: str) -> list[str]:
+    return re.findall(r'value="(\w+)" aria-pressed="true"', page)
+
+
+def test_vote_change_and_withdraw_by_forms_alone(app):
+    with app.browser() as voter:
+        assert f"/{RACE.id}/withdraw" not in voter.get(f"/{RACE.id}").text
+        for choice in ("VER", "HAM", "HAM"):
+            answer = voter.post(f"/{RACE.id}/vote", data={"choice": choice})
+            assert (answer.status_code, answer.headers["location"]) == (303, f"/{RACE.id}")
+            page = voter.get(f"/{RACE.id}").text
+            assert pressed(page) == [choice]
+        assert '<b data-voters="1">1</b>' in page
+        receipt = re.search(r"receipt\?code=([\w-]+)", page)[1]
+        assert "Lewis Hamilton" in voter.get(f"/{RACE.id}/receipt", params={"code": receipt}).text
+        assert voter.post(f"/{RACE.id}/withdraw").status_code == 303
+        assert pressed(voter.get(f"/{RACE.id}").text) == []
+        gone = voter.get(f"/{RACE.id}/receipt", params={"code": receipt}).text
+        assert "No vote is counted under this receipt" in gone
+
+
+def test_a_chosen_language_stays_while_voting(app):
+    with app.browser(**{"accept-language": "en"}) as voter:
+        assert f'action="/{RACE.id}/vote?lang=fr"' in voter.get(f"/{RACE.id}?lang=fr").text
+        answer = voter.post(f"/{RACE.id}/vote?lang=fr", data={"choice": "GAS"})
+        assert answer.headers["location"] == f"/{RACE.id}?lang=fr"
+
+
+@pytest.mark.parametrize(
+    ("picks", "counted"),
+    [
+        (("NOR", "VER", "HAM"), ["NOR", "VER", "HAM"]),
+        (("NOR", "VER", ""), ["NOR", "VER"]),
+        (("NOR", "", ""), ["NOR"]),
+        (("NOR", "", "HAM"), None),
+        (("", "VER", "HAM"), None),
+        (("NOR", "NOR", ""), None),
+        (("", "", ""), None),
+        (("XXX", "", ""), None),
+    ],
+)
+def test_a_podium_is_filled_from_the_first_place_down(app, picks, counted):
+    with app.browser() as voter:
+        voter.get(f"/{PODIUM.id}")
+        data = dict(zip(("first", "second", "third"), picks, strict=True))
+        answer = voter.post(f"/{PODIUM.id}/vote", data=data)
+        assert answer.status_code == (303 if counted else 400)
+        page = Page(voter.get(f"/{PODIUM.id}").text)
+        held = [option["value"] for option in page.all("option") if "selected" in option]
+        assert held == (counted or [])
+
+
+@pytest.mark.parametrize("body", [{"data": {}}, {"data": {"choice": ""}}, {"content": b"\xff"}])
+def test_a_form_without_a_choice_is_refused(app, body):
+    with app.browser() as voter:
+        voter.get(f"/{RACE.id}")
+        assert voter.post(f"/{RACE.id}/vote", **body).status_code == 400
+
+
+def test_files_are_kept_for_ever_and_pages_are_not(app):
+    with app.browser() as voter:
+        answer = voter.get("/")
+        assert answer.headers["cache-control"] == "no-store"
+        for path in set(re.findall(r"/static/[\w.-]+", voter.get(f"/{RACE.id}").text)):
+            file = voter.get(path)
+            assert file.status_code == 200
+            assert "immutable" in file.headers["cache-control"]
+            assert file.content == PAGES.files[path].body
+        for path in ("/static/style.css", "/static/../settings.py", "/static/", "/nowhere"):
+            assert voter.get(path).status_code == 404
+
+
+def test_addresses_without_a_poll_are_told_so(app):
+    with app.browser(**{"accept-language": "fr"}) as voter:
+        for path in ("/nowhere", "/nowhere/receipt"):
+            answer = voter.get(path)
+            assert answer.status_code == 404
+            assert '<html lang="fr">' in answer.text
+        assert voter.post("/nowhere/vote", data={"choice": "VER"}).status_code == 404
+        assert voter.get(f"/{RACE.id}/vote").status_code == 405
+        assert voter.head(f"/{RACE.id}").status_code == 200
+
+
+def test_a_ballot_is_given_once(app):
+    with app.browser() as voter:
+        assert "__Host-f1vote" in voter.get(f"/{RACE.id}").headers["set-cookie"]
+        assert "set-cookie" not in voter.get(f"/{RACE.id}").headers
+        assert "set-cookie" not in voter.get("/").headers

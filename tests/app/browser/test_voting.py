@@ -5,7 +5,9 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.app.browser import polls
 from tests.app.browser.chromium import DESKTOP, NARROW, PHONE
+from tests.app.servers import App
 
 
 def codes(page: Page) -> list[str]:
@@ -240,3 +242,28 @@ def test_a_language_is_chosen_and_kept(visitor):
     expect(page.locator("#ticket h2")).to_have_text("Votre vote")
     page.locator("#ticket .code").click()
     expect(page.locator("h1")).to_have_text("Vérifier un reçu")
+
+
+@pytest.fixture(scope="module")
+def guarded(redis_server, tmp_path_factory):
+    """An app that asks every new voter for work."""
+    folder = tmp_path_factory.mktemp("guarded")
+    app = App(folder, redis_server.url, polls=polls.write(folder / "polls"), F1_CHALLENGE="always")
+    yield app
+    app.stop()
+
+
+def test_under_attack_the_browser_does_the_work(guarded, visitor):
+    page = visitor(site=guarded).open("/race")
+    page.get_by_role("button", name="Alonso").tap()
+    expect(page.locator("#ticket")).to_contain_text("Fernando Alonso")
+    expect(page.locator("#said")).to_have_text("Your vote is counted.")
+
+
+def test_under_attack_who_has_no_scripts_is_told(guarded, visitor):
+    page = visitor(site=guarded, script=False).open("/race")
+    page.get_by_role("button", name="Alonso").click()
+    expect(page.locator("h1")).to_be_visible()
+    assert page.locator("main").get_attribute("data-challenge")
+    page.get_by_role("link", name="Back to the vote").click()
+    expect(page.locator('.slot [aria-pressed="true"]')).to_have_count(0)
