@@ -1,20 +1,20 @@
 """
 Ballots: who votes, without knowing who they are.
 
-A ballot is 128 random bits and their HMAC-SHA256 (RFC 2104), both in URL-safe base64, joined by
-a dot. Only this app can make one; nothing about the voter is in it. A one-time code that a browser
-keeps is signed in the same way, for one poll. The first key signs, every key verifies: a key is
-replaced by putting a new one before it, and dropped when its ballots are.
+A ballot is 128 random bits in URL-safe base64 and, after a dot, the first 128 bits of their
+HMAC-SHA256 (RFC 2104, section 5) in hexadecimal. Only this app can make one; nothing about the
+voter is in it. A one-time code that a browser keeps is signed in the same way, for one poll. The
+first key signs, every key verifies: a key is replaced by putting a new one before it, and dropped
+when its ballots are.
 """
 
 import hmac
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 
 ID_BYTES = 16
 ID_LENGTH = 22  # of 16 bytes in base64 without padding
-SIGNATURE_LENGTH = 43  # of 32 bytes
+SIGNATURE_LENGTH = 32  # of 16 bytes
 # Ties the signature to this use of the key.
 PURPOSE = b"f1vote ballot 1\0"
 CODE_PURPOSE = b"f1vote code 1\0"
@@ -60,5 +60,4 @@ def _verified(keys: Sequence[bytes], purpose: bytes, value: str | None) -> str |
 
 
 def _sign(key: bytes, purpose: bytes, text: str) -> str:
-    digest = hmac.digest(key, purpose + text.encode(), "sha256")
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return hmac.digest(key, purpose + text.encode(), "sha256").hex()[:SIGNATURE_LENGTH]

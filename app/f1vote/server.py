@@ -7,6 +7,7 @@ drains; so the two listeners run in a loop of ours.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Awaitable
@@ -26,6 +27,8 @@ GRACE = 10.0
 # What each part has to open or close (s); Redis may be gone.
 PART = 3.0
 BACKLOG = 1024
+# Objects between two looks for cycles: Python's 700 would mean one every few votes.
+GC_THRESHOLD = 20_000
 
 
 def run(settings: Settings) -> None:
@@ -50,6 +53,9 @@ async def _serve(site: Site) -> None:
     # loop's own handlers: closing the loop would take them away, and a second signal would kill.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, terminate)
+    # What lives as long as the process is not looked through again; requests make few cycles.
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
     voters = await _listen(site.voters, context.settings.port)
     operators = await _listen(site.operators, context.settings.ops_port)
     logger.info("version %s serves", context.settings.version)
@@ -75,6 +81,7 @@ async def _open(site: Site) -> None:
     site.operators.state.primary = False
     for app in (site.voters, site.operators):
         await app._startup()
+    await _within("redis", context.store.start())
     await context.metrics.start(context.store)
     await context.guard.start(context.store, context.polls)
     await context.hub.start()
@@ -93,7 +100,7 @@ async def _listen(app: App, port: int) -> AsyncioServer:
 
 async def _finish(server: AsyncioServer) -> None:
     """Stop listening, let the requests under way finish, and cut off those that do not."""
-    server.server.close()
+    server.close()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(GRACE):
             while server.connections:

@@ -7,7 +7,7 @@ from itertools import count
 from time import perf_counter
 from typing import Any
 
-from sanic import HTTPResponse, Request, Sanic
+from sanic import HTTPResponse, Sanic
 from sanic.log import logger
 
 from f1vote import polls
@@ -51,7 +51,9 @@ def create(settings: Settings) -> Site:
     by_id = {poll.id: poll for poll in polls.load(settings.polls_dir)}
     texts = Texts()
     metrics = Metrics(by_id.values(), settings.version, settings.image)
-    store = Store(settings.redis_url, settings.redis_password, metrics.redis)
+    store = Store(
+        settings.redis_url, by_id.values(), settings.redis_password, observe=metrics.redis
+    )
     context = Context(
         settings=settings,
         polls=by_id,
@@ -100,7 +102,7 @@ def _app(name: str, parts: tuple[str, ...], context: Context) -> App:
     return app
 
 
-def _finisher(context: Context) -> Callable[[Request, HTTPResponse], None]:
+def _finisher(context: Context) -> Callable[[Any, HTTPResponse], None]:
     observe, log = context.metrics.request, context.answers.add
 
     def finish(request: VoteRequest, response: HTTPResponse) -> None:

@@ -1,6 +1,6 @@
 """Answers whose headers are written once, because a vote's answer is on the hot path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -21,12 +21,13 @@ PAGE_HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "cache-control": "no-store",
 }
-# What JSON needs of them.
+# What JSON needs of them. Sanic formats header by header, so they are one header to it.
 _JSON_HEADERS = (
-    (b"content-type", b"application/json"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
+    b"content-type",
+    b"application/json\r\n"
+    b"content-security-policy: default-src 'none'; frame-ancestors 'none'\r\n"
+    b"x-content-type-options: nosniff\r\n"
+    b"cache-control: no-store",
 )
 
 
@@ -38,11 +39,11 @@ class Json(HTTPResponse):
     @property
     def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
         """The headers as they are sent."""
-        yield from _JSON_HEADERS
+        yield _JSON_HEADERS
         for name, value in self.headers.items():
             yield name.encode(), str(value).encode()
 
 
-def json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Json:
+def json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Json:
     """Return the answer that says ``value``; names and values of ``headers`` must be our own."""
     return Json(orjson.dumps(value), status, headers, "application/json")

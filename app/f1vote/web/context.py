@@ -64,8 +64,18 @@ class Context:
         return receipts.of(poll.id, voter) if voter else None
 
     def address(self, request: Request) -> str:
-        """Return the address from which the request came, as the trusted proxies tell it."""
-        return (request.remote_addr if self.settings.proxies else "") or request.ip
+        """
+        Return the address from which the request came, as the trusted proxies tell it: each
+        appends to X-Forwarded-For whom it was asked by, so that what a voter wrote there is left
+        of what counts.
+        """
+        proxies = self.settings.proxies
+        told = request.headers.getall("x-forwarded-for", ()) if proxies else ()
+        if told:
+            hops = ",".join(told).rsplit(",", proxies)
+            if len(hops) >= proxies:
+                return str(hops[-proxies].strip())
+        return str(request.ip)
 
     # What it is given
 

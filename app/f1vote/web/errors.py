@@ -179,4 +179,4 @@ def _refusal(request: Request, error: Exception) -> Refused:
 
 def _poll(context: Context, request: Request) -> Poll | None:
     """Return the poll to which the page leads back."""
-    return context.polls.get(request.path.split("/", 2)[1])
+    return context.polls.get(request.path.lstrip("/").partition("/")[0])
