@@ -192,6 +192,10 @@ class Pages:
         """Return the page that says what is stored."""
         return self._render("privacy.html", visit)
 
+    def api(self, visit: Visit, document: Mapping[str, Any]) -> str:
+        """Return the page that describes the API, from its OpenAPI ``document``."""
+        return self._render("api.html", visit, document=document)
+
     def error(
         self,
         visit: Visit,
