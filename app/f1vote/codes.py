@@ -1,0 +1,69 @@
+"""
+One-time codes: who holds one may vote in a poll with ``voters: codes``; and the sheet that they are
+printed on.
+
+A code is 60 random bits, written as a receipt is: short enough to type, and a mistyped character is
+found. A hundred thousand guesses a second would meet one of ten thousand codes in thirty years.
+"""
+
+import secrets
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import segno
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from f1vote import receipts
+from f1vote.i18n import Texts
+from f1vote.polls import Poll
+
+MOST = 2400  # in one call: a hundred sheets of A4, some ten seconds to draw
+
+
+def make(count: int) -> list[str]:
+    """Return ``count`` new codes, each another."""
+    made: set[str] = set()
+    while len(made) < count:
+        made.add(receipts.encode(secrets.randbits(receipts.BITS)))
+    return sorted(made)
+
+
+def read(text: str) -> str | None:
+    """Return the code that ``text`` means, however it was typed; None if it is mistyped."""
+    return receipts.read(text)
+
+
+def sheet(poll: Poll, codes: Iterable[str], url: str, language: str, texts: Texts) -> str:
+    """
+    Return the HTML of the sheets to print: one card a code, 24 on a page of A4 (70 × 37 mm, as
+    ready-cut labels are). ``url`` is the voters' address without a path.
+    """
+    address = f"{url}/{poll.id}"
+    return _template().render(
+        _=lambda text, **fields: texts.get(language, text, **fields),
+        language=language,
+        poll=poll,
+        address=address.partition("://")[2],
+        cards=[(receipts.show(code), _qr(f"{address}?code={code}")) for code in codes],
+    )
+
+
+def _qr(text: str) -> str:
+    """Return the QR code of ``text`` as the content of an SVG."""
+    # 15 % of it may be lost: it is printed small, and cut.
+    return segno.make(text, error="m", boost_error=False, micro=False).svg_inline(
+        omitsize=True, border=2, dark="#000", svgclass=None, lineclass=None
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("codes.html")

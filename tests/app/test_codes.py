@@ -1,0 +1,84 @@
+"""One-time codes: hard to guess, easy to type, and on a sheet that scans."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import segno
+
+from f1vote import codes, polls, receipts
+from f1vote.i18n import Texts
+from tests.conftest import ROOT
+
+POLL = next(poll for poll in polls.load(ROOT / "app" / "polls") if poll.id == "champion")
+URL = "https://vote.example.org"
+
+
+def test_each_code_is_another_and_no_bit_is_fixed():
+    made = codes.make(500)
+    assert len(set(made)) == len(made) == 500
+    for place in range(receipts.LENGTH):
+        assert len({code[place] for code in made}) > 16, f"character {place} hardly changes"
+
+
+def test_a_code_reads_as_it_may_be_typed():
+    (code,) = codes.make(1)
+    shown = receipts.show(code)
+    typed = shown.lower().replace("0", "o").replace("1", "l").replace("-", " ")
+    assert codes.read(shown) == codes.read(f"  {typed} ") == code
+
+
+@pytest.mark.parametrize("text", ["", "7K2M", "é" * 13, "U" * 13, "0" * 14])
+def test_what_is_no_code_is_not_read(text):
+    assert codes.read(text) is None
+
+
+def test_a_mistyped_code_is_not_another_code():
+    (code,) = codes.make(1)
+    for place, right in enumerate(code):
+        for wrong in set(receipts.ALPHABET) - {right}:
+            assert codes.read(code[:place] + wrong + code[place + 1 :]) is None
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "One vote."), ("fr", "Un seul vote.")])
+def test_the_sheet_has_a_card_for_each_code(language, said):
+    made = codes.make(50)
+    html = codes.sheet(POLL, made, URL, language, Texts())
+    assert f'<html lang="{language}">' in html
+    assert html.count('<section class="sheet">') == 3
+    assert re.findall(r'class="code">([^<]+)<', html) == [receipts.show(code) for code in made]
+    assert html.count(f"<b>vote.example.org/{POLL.id}</b>") == 50
+    assert html.count(said) == 50
+    assert html.count(f"<h2>{POLL.title[language]}</h2>") == 50
+    # A file that is opened far from any server: nothing is fetched.
+    assert not re.search(r"(src|href|url)\s*[=(]", html)
+
+
+def test_a_card_scans_to_the_poll_with_its_code():
+    made = codes.make(3)
+    html = codes.sheet(POLL, made, URL, "en", Texts())
+    for code, path in zip(made, re.findall(r'<path stroke="#000" d="([^"]+)"', html), strict=True):
+        wanted = segno.make(f"{URL}/{POLL.id}?code={code}", error="m", boost_error=False)
+        assert dark(path, border=2) == {
+            (x, y) for y, row in enumerate(wanted.matrix) for x, bit in enumerate(row) if bit
+        }
+
+
+def test_a_title_is_a_text_and_no_html():
+    poll = replace(POLL, title={"en": "<script>alert(1)</script> & co", "fr": "x"})
+    html = codes.sheet(poll, codes.make(1), URL, "en", Texts())
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; co") == 3
+
+
+def dark(path: str, border: int) -> set[tuple[int, int]]:
+    """Return the dark modules that ``path`` draws: strokes one module wide, row by row."""
+    found, x, y = set(), 0.0, 0.0
+    for command, numbers in re.findall(r"([Mmh])([-\d. ]+)", path):
+        values = [float(number) for number in re.findall(r"-?[\d.]+", numbers)]
+        if command == "h":
+            found |= {(int(x) + i - border, int(y - 0.5) - border) for i in range(int(values[0]))}
+            x += values[0]
+        else:
+            x, y = (values[0], values[1]) if command == "M" else (x + values[0], y + values[1])
+    return found
