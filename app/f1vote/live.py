@@ -14,6 +14,8 @@ import functools
 import json
 import math
 import random
+import resource
+import sys
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +42,8 @@ MARGIN = 0.02
 # Between these a viewer waits before he comes back (ms): not all at once when a process ends.
 RETRY = (2000, 4000)
 VIEWERS = 4000
+# Descriptors that streams leave to votes, pages and Redis.
+SPARED = 512
 # More than this was not sent yet: the viewer does not follow (bytes; some 20 events).
 UNSENT = 16384
 # So many are written to before others get the loop (some 2 ms).
@@ -95,7 +99,7 @@ class Hub:
         self._store, self._metrics = store, metrics
         self._rooms = {poll.id: _Room(poll) for poll in polls}
         self._tasks: list[asyncio.Task[None]] = []
-        self._seats = VIEWERS
+        self._most = self._seats = min(VIEWERS, max(0, _descriptors() - SPARED))
         self._empty = asyncio.Event()
         self._empty.set()
         self._ending = False
@@ -123,7 +127,7 @@ class Hub:
 
     @contextmanager
     def seat(self, poll: Poll) -> Iterator[None]:
-        """Hold one of the seats; raise Full if there is none."""
+        """Hold one of the seats of this process; raise Full if there is none."""
         if self._ending or self._seats == 0:
             raise Full
         self._seats -= 1
@@ -134,7 +138,7 @@ class Hub:
         finally:
             self._seats += 1
             self._metrics.viewers(poll.id, -1)
-            if self._seats == VIEWERS:
+            if self._seats == self._most:
                 self._empty.set()
 
     def present(self, poll: Poll, standing: Standing, voted: bool) -> Event:
@@ -256,6 +260,12 @@ def view(poll: Poll, standing: Standing, voted: bool) -> dict[str, Any]:
         "closes": standing.closes,
         "now": standing.now,
     }
+
+
+def _descriptors() -> int:
+    """Return how many files and connections this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _event(poll: Poll, standing: Standing, voted: bool) -> Event:

@@ -188,7 +188,7 @@ class Metrics:
             [({"poll": poll}, n) for poll, n in self._viewers.items()],
         )  # fmt: skip
         yield (
-            Counter, "f1_viewers_dropped_total", "Viewers who were too slow to follow.",
+            Counter, "f1_viewers_dropped_total", "Viewers to whom too much was not sent yet.",
             [({"poll": poll}, n) for poll, n in self._dropped.items()],
         )  # fmt: skip
         yield (
