@@ -214,14 +214,13 @@ class Guard:
             crowds = list(self._crowds_of(poll, packed, now))
             pressure = max(crowd.pressure(now) for crowd in crowds)
             asked = pressure >= 1 if self._challenge == "attack" else self._challenge == "always"
-            if asked and not work.verify(self._keys, poll, voter, answer, self._wall()):
+            if asked:
+                worked = work.verify(self._keys, poll, voter, answer, self._wall())
                 for crowd in crowds:
                     if crowd.burst:
-                        crowd.burst.challenged += 1
-                challenge = work.issue(self._keys[0], poll, voter, bits(pressure), self._wall())
-                if self._challenge == "always":
-                    return Verdict(False, 0, challenge, *WORK_ALWAYS)
-                return Verdict(False, _seconds(_calm_in(pressure)), challenge, *WORK)
+                        crowd.burst.asked(worked)
+                if not worked:
+                    return self._ask_for_work(poll, voter, pressure)
         elif wait := self._voters.take(key, now):
             return Verdict(False, _seconds(wait), None, *TOO_MANY_CHANGES)
         if wait := self._addresses.take(self._hash(packed, now), now):
@@ -233,6 +232,12 @@ class Guard:
                 if crowd.pressure(now) > 1:
                     self._mark(poll, crowd)
         return PASS
+
+    def _ask_for_work(self, poll: str, voter: str, pressure: float) -> Verdict:
+        challenge = work.issue(self._keys[0], poll, voter, bits(pressure), self._wall())
+        if self._challenge == "always":
+            return Verdict(False, 0, challenge, *WORK_ALWAYS)
+        return Verdict(False, _seconds(_calm_in(pressure)), challenge, *WORK)
 
     def counted(self, poll: str, address: str, before: Sequence[str], after: Sequence[str]) -> None:
         """
@@ -340,6 +345,10 @@ class _Burst:
     crowds: list[_Crowd] = field(default_factory=list)
     written: Burst | None = None
     next_record: int = 0
+
+    def asked(self, worked: bool) -> None:
+        """Count one more who was asked for work, or one of those less who has done it."""
+        self.challenged = max(0, self.challenged - 1) if worked else self.challenged + 1
 
     def moved(self, before: Sequence[str], after: Sequence[str]) -> None:
         """Count a vote, a change or a withdrawal, by its first choice."""

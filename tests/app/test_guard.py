@@ -357,15 +357,17 @@ def test_a_record_holds_the_whole_burst_and_is_written_once_a_minute(clock):
     assert second.choices == {"VER": second.fresh}
 
 
-def test_how_often_work_was_asked_for_is_counted(clock, cheap):
+def test_who_was_asked_for_work_and_brought_none_is_counted(clock, cheap):
     guard, room = make(clock), Room()
     crowd(guard, CROWD)
-    asked = guard.check(POLL, "192.0.2.1", voter(1000), None)
-    assert guard.check(POLL, "192.0.2.1", voter(1000), solve(asked.challenge)).allowed
+    challenges = [guard.check(POLL, "192.0.2.1", voter(1000 + n), None) for n in range(9)]
+    for n, asked in enumerate(challenges[:4]):
+        assert guard.check(POLL, "192.0.2.1", voter(1000 + n), solve(asked.challenge)).allowed
     crowd(guard, 7, start=2000)
     asyncio.run(guard.report(room, {POLL: POLL}))
     ((_, burst),) = room.records
-    assert (burst.fresh, burst.challenged) == (1, 7)
+    # The burst began with the first of the four; who was asked before is not in it.
+    assert (burst.fresh, burst.challenged) == (4, 7)
 
 
 def test_what_came_last_is_written_when_the_process_ends(clock):
