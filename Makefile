@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up plan status rotate down audit backup restore drill logs unlock shell check unit e2e test bench lock fmt
+.PHONY: help up plan status rotate down audit backup restore drill logs unlock shell check unit e2e test bench bench-app lock fmt
 
 CLOUD ?= lab
 ifeq ($(CLOUD),lab)
@@ -23,7 +23,7 @@ PYTHONWARNINGS ?= ignore
 export PYTHONWARNINGS
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 up: .venv/lab.stamp  ## Make it so: from nothing (or anything) to a counted vote
 	@$(LAB) prepare
@@ -96,6 +96,9 @@ test: check unit e2e  ## Everything: check, unit, then the platform end to end
 
 bench: .venv/dev.stamp  ## Measure the road, side by side with a bare cluster; writes docs/evidence
 	@python -m lab.bench
+
+bench-app: .venv/dev.stamp  ## Measure the vote app alone, side by side with an empty handler; ten minutes
+	@python -m lab.bench app
 
 lock: .venv/dev.stamp  ## Refresh the locks and show what changed
 	@./requirements/lock.sh
