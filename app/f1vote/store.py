@@ -2,8 +2,9 @@
 Everything that Redis keeps, and the promise: an acknowledged vote is durable and counted once.
 
 =====================  ========================================================================
-``poll:<id>:votes:p``  hash; p the first three characters of a receipt, a field the other ten, its
-                       value the codes: ``NOR`` or ``NOR>PIA>VER``. 32,768 of them, each a listpack
+``poll:<id>:votes:p``  hash; p the first four characters of a receipt, a field the other nine, its
+                       value the codes: ``NOR`` or ``NOR>PIA>VER``. A million of them, each a
+                       listpack of a few
 ``poll:<id>:tally``    hash: code → points
 ``poll:<id>:meta``     hash: ``voters``, ``version``, ``points`` (by place, since the first vote),
                        ``told`` (when a change was published); the organiser's ``opens``,
@@ -33,7 +34,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
 from hashlib import sha1
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar, cast
@@ -45,7 +46,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from f1vote.batch import ATTEMPT, Batch, Unreachable
 from f1vote.polls import Poll
-from f1vote.receipts import ALPHABET, LENGTH
+from f1vote.receipts import LENGTH
 
 __all__ = ["Burst", "Cast", "Entry", "Outcome", "Recount", "Standing", "Store", "Unreachable"]
 
@@ -60,12 +61,12 @@ CONNECTIONS = 16
 SILENCE = 5.0
 # After a failure of the subscription (s).
 AGAIN = 0.5
-PREFIX = 3  # characters of a receipt that name its bucket
-TOGETHER = 128  # buckets or receipts in one call of the organiser's
+PREFIX = 4  # characters of a receipt that name its bucket
+TOGETHER = 512  # receipts that are admitted in one call
 LONGEST_LOG = 10_000
 MOST_BURSTS = 1000
-# A slice of a recount: a few ms of Redis.
-SLICE_BUCKETS, SLICE_VOTES = 512, 4000
+# What a walk through all votes takes at once: a few ms of Redis.
+SLICE_SHELVES, SLICE_VOTES = 256, 4096
 # Who drives a recount and says nothing for so long is dead (s).
 LEASE = 10.0
 
@@ -167,7 +168,8 @@ class _Script:
     """A script of lua/: sent by its hash, and whole only where Redis does not know it."""
 
     def __init__(self, name: str) -> None:
-        self.text = (Path(__file__).parent / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+        files = [Path(__file__).parent / "lua" / f"{part}.lua" for part in ("buckets", name)]
+        self.text = "".join(file.read_text(encoding="utf-8") for file in files)
         self.hash = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Any, *words: str | int | float) -> str:
@@ -208,7 +210,7 @@ class Store:
         self._redis: Any = aioredis.Redis(connection_pool=self._pool)
         self._news: Any = aioredis.Redis.from_url(url, **connection)
         self._vote, self._page = _Script("vote"), _Script("page")
-        self._recount, self._reset = _Script("recount"), _Script("reset")
+        self._recount, self._reset, self._votes = map(_Script, ("recount", "reset", "votes"))
         self._casts: dict[str, tuple[Poll, Batch[tuple[str, str], Cast]]] = {}
         self._pages: dict[str, tuple[Poll, Batch[str, tuple[Standing, tuple[str, ...]]]]] = {}
         # Redis's clock less the loop's (s), never ahead of it: an answer has travelled.
@@ -383,20 +385,28 @@ class Store:
         return added
 
     async def reset(self, poll: Poll) -> int:
-        """Remove every vote of ``poll``; return how many there were. Raises Unreachable."""
-        return int(await self._ask("reset", self._reset(self._redis, poll.id)))
+        """
+        Remove every vote of ``poll``; return how many. One that comes meanwhile may stay: freeze
+        the poll before. Raises Unreachable: then some are left, and it can be called again.
+        """
+        removed, at = 0, "0"
+        while at:
+            at, some = (await self._walk("reset", self._reset, poll, at)).split("\n")
+            removed += int(some)
+        return removed
 
     async def votes(self, poll: Poll) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
         """Yield receipt and choices of every vote, by receipt; raise Unreachable."""
-        buckets = map("".join, product(ALPHABET, repeat=PREFIX))
-        while some := list(islice(buckets, TOGETHER)):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for bucket in some:
-                    pipe.hgetall(_key(poll, f"votes:{bucket}"))
-                found = await self._ask("votes", pipe.execute())
-            for bucket, votes in zip(some, found, strict=True):
-                for field, value in sorted(votes.items()):
-                    yield bucket + field, _codes(value)
+        at = "0"
+        while at:
+            at, *votes = (await self._walk("votes", self._votes, poll, at)).split("\n")
+            for vote in votes:
+                receipt, _, codes = vote.partition("=")
+                yield receipt, _codes(codes)
+
+    async def _walk(self, name: str, script: _Script, poll: Poll, at: str) -> str:
+        slice_ = script(self._redis, poll.id, at, SLICE_SHELVES, SLICE_VOTES)
+        return cast(str, await self._ask(name, slice_))
 
     async def recount_slice(self, poll: Poll, driver: str, lease: float, age: float) -> str:
         """
@@ -404,7 +414,7 @@ class Store:
         others away for ``lease`` (s); a recount begins if the last is ``age`` (s) old, or at once
         if that is -1. Return idle, more or ended; raise Unreachable.
         """
-        slice_ = self._recount(self._redis, poll.id, driver, lease, age, SLICE_BUCKETS, SLICE_VOTES)
+        slice_ = self._recount(self._redis, poll.id, driver, lease, age, SLICE_SHELVES, SLICE_VOTES)
         return await self._ask("recount", slice_)
 
     async def recount(self, poll: Poll) -> Recount:

@@ -12,7 +12,7 @@ local answer = {
   string.format('%d.%06d', time[1], time[2]), joined(base .. 'meta'), joined(base .. 'tally'),
 }
 for receipt in string.gmatch(ARGV[2], '[^;]+') do
-  local key, field = base .. 'votes:' .. string.sub(receipt, 1, 3), string.sub(receipt, 4)
-  answer[#answer + 1] = redis.call('HGET', key, field) or ''
+  local bucket, field = place_of(receipt)
+  answer[#answer + 1] = redis.call('HGET', base .. 'votes:' .. bucket, field) or ''
 end
 return table.concat(answer, '\n')

@@ -1,11 +1,10 @@
--- A slice of a recount: the next buckets, until enough votes were counted. It begins one if none
+-- A slice of a recount: the next shelves, until enough votes were counted. It begins one if none
 -- is under way, and ends it with the comparison; vote.lua adds what changes behind the cursor.
 -- ARGV: poll, who drives, for how long (s) nobody else shall, how old (s) the last result shall be
---       before the next recount begins (-1: begin anew, whoever drives), most buckets, most votes.
+--       before the next recount begins (-1: begin anew, whoever drives), most shelves, most votes.
 -- Returns 'idle' if there is nothing to do or another one drives, 'more', or 'ended'.
 local base = 'poll:' .. ARGV[1] .. ':'
 local meta, tally, recount = base .. 'meta', base .. 'tally', base .. 'recount'
-local BUCKETS, ALPHABET = 32768, '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
@@ -38,17 +37,14 @@ local points, counts, voters = {}, {}, 0
 -- Without a vote there are no points, and none are needed.
 local weights = redis.call('HGET', meta, 'points') or ''
 for value in string.gmatch(weights, '[^>]+') do points[#points + 1] = tonumber(value) end
-local function letter(number)
-  return string.sub(ALPHABET, number + 1, number + 1)
-end
 local times = {}  -- how often each vote occurs: few differ
-local last = math.min(BUCKETS, cursor + tonumber(ARGV[5]))
+local last = math.min(SHELVES, cursor + tonumber(ARGV[5]))
 while cursor < last and voters < tonumber(ARGV[6]) do
-  local bucket = letter(math.floor(cursor / 1024)) .. letter(math.floor(cursor / 32) % 32)
-    .. letter(cursor % 32)
-  for _, value in ipairs(redis.call('HVALS', base .. 'votes:' .. bucket)) do
-    voters = voters + 1
-    times[value] = (times[value] or 0) + 1
+  for _, bucket in ipairs(shelf(base, cursor)) do
+    for _, value in ipairs(redis.call('HVALS', base .. 'votes:' .. bucket)) do
+      voters = voters + 1
+      times[value] = (times[value] or 0) + 1
+    end
   end
   cursor = cursor + 1
 end
@@ -63,7 +59,7 @@ for code, n in pairs(counts) do redis.call('HINCRBY', recount, 'n:' .. code, n) 
 if voters > 0 then redis.call('HINCRBY', recount, 'voters', voters) end
 redis.call('HSET', recount, 'cursor', cursor, 'driver', ARGV[2],
   'until', string.format('%.3f', now + tonumber(ARGV[3])))
-if cursor < BUCKETS then return 'more' end
+if cursor < SHELVES then return 'more' end
 
 -- Everything is counted: it is compared in the same step, so nothing can come between.
 local found, said = {}, {}

@@ -23,17 +23,9 @@ local points, allowed = {}, {}
 for value in string.gmatch(kept[4] or ARGV[5], '[^>]+') do points[#points + 1] = tonumber(value) end
 for code in string.gmatch(ARGV[6], '[^>]+') do allowed[code] = true end
 
--- A recount under way has counted the buckets before its cursor: what changes there is its, too.
+-- A recount under way has counted the shelves before its cursor: what changes there is its, too.
 local cursor = redis.call('HGET', recount, 'cursor')
 cursor = cursor and tonumber(cursor)
-local ALPHABET = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
-local function number_of(bucket)
-  local number = 0
-  for at = 1, 3 do
-    number = number * 32 + string.find(ALPHABET, string.sub(bucket, at, at), 1, true) - 1
-  end
-  return number
-end
 
 -- Does a vote name allowed codes, each once, and no more than there are places?
 local judged = {}
@@ -62,9 +54,9 @@ local changes, voters, deltas = 0, 0, {}
 local counted_voters, counted_deltas = 0, {}
 local written = {}  -- by receipt: what will count after this call
 for receipt, value in string.gmatch(ARGV[8], '([^=;]+)=([^;]*)') do
-  local bucket = string.sub(receipt, 1, 3)
+  local bucket, field = place_of(receipt)
   local held = written[receipt]
-    or redis.call('HGET', base .. 'votes:' .. bucket, string.sub(receipt, 4)) or ''
+    or redis.call('HGET', base .. 'votes:' .. bucket, field) or ''
   local outcome
   if held == value then
     -- Before all else: a vote that was counted in time and is repeated late is counted.
@@ -82,7 +74,7 @@ for receipt, value in string.gmatch(ARGV[8], '([^=;]+)=([^;]*)') do
     changes, voters = changes + 1, voters + more
     add(deltas, held, -1)
     add(deltas, value, 1)
-    if cursor and number_of(bucket) < cursor then
+    if cursor and shelf_of(receipt) < cursor then
       counted_voters = counted_voters + more
       add(counted_deltas, held, -1)
       add(counted_deltas, value, 1)
@@ -104,7 +96,8 @@ if changes > 0 then
   if not kept[4] then redis.call('HSET', meta, 'points', ARGV[5]) end
   redis.call('HINCRBY', meta, 'version', changes)
   for receipt, value in pairs(written) do
-    local key, field = base .. 'votes:' .. string.sub(receipt, 1, 3), string.sub(receipt, 4)
+    local bucket, field = place_of(receipt)
+    local key = base .. 'votes:' .. bucket
     if value == '' then
       redis.call('HDEL', key, field)
     else
