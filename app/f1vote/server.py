@@ -14,6 +14,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 import uvloop
+from sanic.application.state import ApplicationServerInfo
+from sanic.http.constants import HTTP
 from sanic.server import AsyncioServer
 
 from f1vote import web
@@ -80,6 +82,8 @@ async def _open(site: Site) -> None:
     # Sanic compiles its own classes anew for one app of a process, and fails at a second.
     site.operators.state.primary = False
     for app in (site.voters, site.operators):
+        # Who serves nothing yet is given an empty Alt-Svc header in every answer.
+        app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
         await app._startup()
     await _within("redis", context.store.start())
     await context.metrics.start(context.store)
