@@ -223,13 +223,13 @@ class Guard:
                     return self._ask_for_work(poll, voter, pressure)
         elif wait := self._voters.take(key, now):
             return Verdict(False, _seconds(wait), None, *TOO_MANY_CHANGES)
-        if wait := self._addresses.take(self._hash(packed, now), now):
+        source = crowds[0].source if crowds else self._hash(packed, now)
+        if wait := self._addresses.take(source, now):
             return Verdict(False, _seconds(wait), None, *TOO_MANY_HERE)
         if crowds:
             self._voters.take(key, now)
             for crowd in crowds:
-                crowd.add(now)
-                if crowd.pressure(now) > 1:
+                if crowd.add(now) > 1:
                     self._mark(poll, crowd)
         return PASS
 
@@ -327,10 +327,11 @@ class _Crowd:
         """
         return self.level * math.exp((self.at - now) / MINUTE) / self.most
 
-    def add(self, now: int) -> None:
-        """Count one ballot."""
+    def add(self, now: int) -> float:
+        """Count one ballot; return the pressure with it."""
         self.level = self.level * math.exp((self.at - now) / MINUTE) + 1
         self.at = now
+        return self.level / self.most
 
 
 @dataclass
