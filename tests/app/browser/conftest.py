@@ -32,7 +32,7 @@ def visitor(chromium: Browser, site: App, redis_server: Redis) -> Iterator[Calla
     redis_server.client.flushall()
     visitors: list[Visitor] = []
 
-    def new(site: App = site, **tastes: Any) -> Visitor:
+    def new(**tastes: Any) -> Visitor:
         visitors.append(Visitor(chromium, site.url, **tastes))
         return visitors[-1]
 
