@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up plan status rotate down audit backup restore drill logs unlock shell check unit e2e test bench bench-app lock fmt
+.PHONY: help up plan status rotate certificates down audit backup restore drill logs unlock shell check unit e2e test bench bench-app lock fmt
 
 CLOUD ?= lab
 ifeq ($(CLOUD),lab)
@@ -39,6 +39,9 @@ status: .venv/lab.stamp  ## Show what is wrong, then machines, nodes, app, votes
 
 rotate: .venv/lab.stamp  ## Give the agents another join token; the old one is refused afterwards
 	@salt-run --out=summary state.orchestrate orch.rotate_token
+
+certificates: .venv/lab.stamp  ## Make K3s's certificates anew, one node at a time (they are prolonged by themselves, too)
+	@salt-run --out=summary state.orchestrate orch.rotate_certificates
 
 down: .venv/lab.stamp  ## Remove everything `up` made
 	@$(DOWN)

@@ -76,6 +76,27 @@ def test_the_join_token_is_rotated(platform):
         assert secret not in done.stdout
 
 
+def test_certificates_are_made_anew(platform):
+    def kubelets() -> list[str]:
+        certificate = "/var/lib/rancher/k3s/agent/client-kubelet.crt"
+        ids = [machine["InstanceId"] for machine in platform.machines().values()]
+        return [
+            subprocess.run(
+                ["docker", "exec", f"f1-{machine}", "sha256sum", certificate],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=30,
+            ).stdout
+            for machine in sorted(ids)
+        ]
+
+    before = kubelets()
+    with votes():
+        make("certificates", timeout=400)
+    assert not set(before) & set(kubelets())
+
+
 def test_one_worker_less_and_one_more(platform):
     try:
         with votes():

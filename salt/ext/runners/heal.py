@@ -16,6 +16,7 @@ import knobs
 import lock
 import records
 import results
+import server_restore
 import status
 from salt.exceptions import SaltException
 
@@ -79,6 +80,8 @@ def _skipped(before: Record, why: str) -> dict[str, Any]:
 
 def _against(version: str) -> str:
     """Return why a highstate of all machines at once must not run now; empty if it may."""
+    if why := server_restore.unfinished():
+        return why
     if (STATE / "upgrade.json").exists():
         return "an upgrade did not end; `make up` goes on with it"
     nodes = status.here().get("nodes")

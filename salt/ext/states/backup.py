@@ -97,6 +97,12 @@ def restored(
     )
 
 
+def settled(name: str) -> Result:
+    """No restore is half done: what the machines hold is the platform, and not a part of it."""
+    said = server_restore.unfinished()
+    return _result(name, not said, {}, said)
+
+
 def ended(name: str) -> Result:
     """The opened backup is gone from this machine, and what a restore kept aside."""
     there = server_restore.FOLDER.exists()

@@ -50,6 +50,13 @@ def record() -> dict[str, Any]:
     return records.read(FOLDER / "state.json") or {}
 
 
+def unfinished() -> str:
+    """Return why nothing else must touch the cluster now; empty if no restore is half done."""
+    if not record():
+        return ""
+    return "a restore did not end; `make restore` goes on with it"
+
+
 def note(**facts: Any) -> None:
     """Keep ``facts`` in mind too."""
     records.write(FOLDER / "state.json", json.dumps({**record(), **facts}))

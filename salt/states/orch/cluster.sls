@@ -4,6 +4,7 @@
 include:
   - cluster.alone
   - cluster.minions
+  - cluster.settled
   - cluster.upgrade
   - cluster.highstate
   - cluster.shrink

@@ -18,6 +18,7 @@ from .conftest import DIGEST, STATES, Make, Tree, arguments
 # Those of the operator's machine, which the tests of their authors render.
 OPERATORS = {"orch/up", "orch/check", "orch/network", "orch/artifacts", "orch/machines"}
 OPERATORS |= {"orch/handover", "orch/proof", "orch/down", "orch/rotate_token"}
+OPERATORS |= {"orch/rotate_certificates"}
 OPERATORS |= {"orch/surplus", "orch/backup", "orch/backup_key", "orch/restore"}
 
 ROLES = {
@@ -43,6 +44,7 @@ ROLES = {
     "heal/absent": {"server"},
     "cluster/alone": {"server"},
     "cluster/minions": {"server"},
+    "cluster/settled": {"server"},
     "cluster/upgrade": {"server"},
     "cluster/highstate": {"server"},
     "cluster/shrink": {"server"},
@@ -458,12 +460,14 @@ def test_no_version_is_changed_by_a_highstate_of_all(tree: Make) -> None:
     order = made.render("orch/cluster.sls")["include"]
     assert order[1:] == [
         "cluster.minions",
+        "cluster.settled",
         "cluster.upgrade",
         "cluster.highstate",
         "cluster.shrink",
     ]
     for sls, name, function in (
         ("minions", "minions", "fleet.ready"),
+        ("settled", "no restore is half done", "backup.settled"),
         ("upgrade", "upgrade", "cluster.upgraded"),
         ("highstate", "highstate", "fleet.highstate"),
         ("shrink", "surplus workers", "fleet.shrunk"),

@@ -496,6 +496,8 @@ def test_one_that_fails_goes_on(point: str, restore: Restore, server: Server, lo
     said = restore.run()
     assert said["result"] is False
     assert f"{point.split()[0]}: a state: it broke\nRun it again" in said["comment"]
+    settled = restore.module.settled("x")
+    assert (settled["result"], "make restore" in settled["comment"]) == (False, True)
     restore.fail_at = ""
     said = restore.run()
     assert said["result"] is True, said["comment"]
@@ -505,6 +507,8 @@ def test_one_that_fails_goes_on(point: str, restore: Restore, server: Server, lo
     assert "1 voters in 2026" in said["changes"]["votes"]["old"]
     kept = server_restore.FOLDER / "before" / str(server.k3s)[1:] / "server/token"
     assert kept.read_text().endswith("two")
+    restore.module.ended("x")
+    assert restore.module.settled("x")["result"] is True
 
 
 @pytest.mark.parametrize("target", ["keep_aside", "note", "_moved", "unpack", "wait_same"])

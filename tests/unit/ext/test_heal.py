@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import server_restore
 from salt.exceptions import SaltException
 
 from tests.conftest import ROOT, load_ext
@@ -172,6 +173,16 @@ def test_it_never_upgrades(master):
     assert "did not end" in master.run()["skipped"]["why"]
     assert master.ran == []
     (master.state / "upgrade.json").unlink()
+    assert "skipped" not in master.run()
+
+
+def test_it_leaves_a_half_done_restore_alone(master, monkeypatch, tmp_path):
+    master.nodes = {"f1-master": {"version": VERSION}}
+    monkeypatch.setattr(server_restore, "FOLDER", tmp_path / "restore")
+    server_restore.note(kept=True)
+    assert "make restore" in master.run()["skipped"]["why"]
+    assert master.ran == []
+    server_restore.forget()
     assert "skipped" not in master.run()
 
 
