@@ -37,6 +37,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
 
 
+def of_use(record: logging.LogRecord) -> bool:
+    """
+    Return False for what Sanic takes for a fault and is none: somebody left before the answer came,
+    or sent a form that is none.
+    """
+    if not record.name.startswith("sanic."):
+        return True
+    request = Request._current.get(None)
+    left = request is not None and request.transport is not None and request.transport.is_closing()
+    return not left and record.msg != "Failed when parsing form"
+
+
 class AnswerLog:
     """The line of every answer. One object a process."""
 
@@ -78,6 +90,7 @@ def setup() -> None:
     """Make every logger of the process write JSON to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(of_use)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Sanic's own start and stop say nothing that the platform does not know.
     logging.getLogger("sanic.server").setLevel(logging.WARNING)

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from sanic import Request
+from sanic.exceptions import BadURL
 
 # Told apart from those of other processes; not a secret.
 _PROCESS = secrets.token_hex(4)
@@ -23,8 +24,14 @@ class VoteRequest(Request):
 
     __slots__ = ("began",)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, url_bytes: bytes, *args: Any, method: str, **kwargs: Any) -> None:
+        try:
+            super().__init__(url_bytes, *args, method=method, **kwargs)
+        except BadURL:
+            # Sanic answers with a request that it makes up, of the same URL: then nobody answered.
+            if method != "NONE":
+                raise
+            super().__init__(b"/", *args, method=method, **kwargs)
         self.began = perf_counter()
 
     @property
