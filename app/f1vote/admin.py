@@ -7,7 +7,7 @@ done that the log does not know.
 
 import re
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,8 +18,6 @@ from f1vote.polls import Poll
 from f1vote.settings import Settings
 from f1vote.store import Standing, Store
 
-# Receipts that are admitted in one call.
-BATCH = 1000
 MOST_NAME = 64
 UNITS = {"m": 60, "h": 3600, "d": 86400}
 
@@ -28,12 +26,28 @@ class Refused(Explained):
     """Nothing was done, and why."""
 
 
+# What is said when a verb has done its work; ``{n}`` is its number.
+DONE = {
+    "open": _("The vote is open."),
+    "close": _("The vote is closed."),
+    "extend": _("The vote has another closing time."),
+    "revert": _("The vote opens and closes as its file says."),
+    "freeze": _("The vote is paused."),
+    "unfreeze": _("The pause is over."),
+    "hide": _("The results are hidden."),
+    "show": _("The results are shown again."),
+    "recount": _("Recounted. Difference: {n}"),
+    "reset": _("Votes removed: {n}"),
+    "admit": _("New codes admitted: {n}"),
+}
+
+
 @dataclass(frozen=True)
 class Done:
-    """What was done: a text of the catalogues and its fields."""
+    """The verb that was done; ``n`` is what it counted, if it counts something."""
 
-    text: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    verb: str
+    n: int = 0
 
 
 class Organiser:
@@ -58,7 +72,7 @@ class Organiser:
                 raise Refused(_("The vote is over: give it another closing time (extend)."))
             changes["closes"] = None
         await self._control(poll, "open", standing, **changes)
-        return Done(_("The vote is open."))
+        return Done("open")
 
     async def close(self, poll: Poll) -> Done:
         """Take no more votes from now on."""
@@ -68,7 +82,7 @@ class Organiser:
         if standing.state == "early":
             raise Refused(_("The vote is not open yet: there is nothing to close."))
         await self._control(poll, "close", standing, closes=int(standing.now))
-        return Done(_("The vote is closed."))
+        return Done("close")
 
     async def extend(self, poll: Poll, until: str) -> Done:
         """Close at ``until``: see :func:`moment`. Opens a closed vote again."""
@@ -77,7 +91,7 @@ class Organiser:
         if closes <= standing.now or closes <= standing.opens:
             raise Refused(_("The closing time must be later than now and than the opening."))
         await self._control(poll, "extend", standing, closes=closes)
-        return Done(_("The vote closes at another time."))
+        return Done("extend")
 
     async def revert(self, poll: Poll) -> Done:
         """Open and close as the poll's file says."""
@@ -85,7 +99,7 @@ class Organiser:
         if (standing.opens, standing.closes) == (poll.opens, poll.closes):
             raise Refused(_("The vote opens and closes as its file says already."))
         await self._control(poll, "revert", standing, opens=None, closes=None)
-        return Done(_("The vote opens and closes as its file says."))
+        return Done("revert")
 
     async def freeze(self, poll: Poll) -> Done:
         """Take no votes until :meth:`unfreeze`."""
@@ -95,7 +109,7 @@ class Organiser:
         if standing.state == "closed":
             raise Refused(_("The vote is closed already."))
         await self._control(poll, "freeze", standing, frozen=True)
-        return Done(_("The vote is paused."))
+        return Done("freeze")
 
     async def unfreeze(self, poll: Poll) -> Done:
         """End the pause."""
@@ -103,7 +117,7 @@ class Organiser:
         if not standing.frozen:
             raise Refused(_("The vote is not paused."))
         await self._control(poll, "unfreeze", standing, frozen=None)
-        return Done(_("The pause is over."))
+        return Done("unfreeze")
 
     # Results
 
@@ -113,7 +127,7 @@ class Organiser:
         if standing.hidden:
             raise Refused(_("The results are hidden already."))
         await self._control(poll, "hide", standing, hidden=True)
-        return Done(_("The results are hidden."))
+        return Done("hide")
 
     async def show(self, poll: Poll) -> Done:
         """Show the results to whom the poll's file says."""
@@ -121,13 +135,13 @@ class Organiser:
         if not standing.hidden:
             raise Refused(_("The results are not hidden."))
         await self._control(poll, "show", standing, hidden=None)
-        return Done(_("The results are shown again."))
+        return Done("show")
 
     async def recount(self, poll: Poll) -> Done:
         """Count every vote again, now."""
         recount = await self._store.recount(poll)
         await self._note("recount", poll, difference=recount.difference)
-        return Done(_("Recounted, difference: {n}"), {"n": recount.difference})
+        return Done("recount", recount.difference)
 
     async def reset(self, poll: Poll, confirmation: str) -> Done:
         """Remove every vote; ``confirmation`` must be the poll's id."""
@@ -138,7 +152,7 @@ class Organiser:
             )
         standing = await self._store.standing(poll)
         await self._note("reset", poll, before={"voters": standing.voters}, after={"voters": 0})
-        return Done(_("Votes removed: {n}"), {"n": await self._store.reset(poll)})
+        return Done("reset", await self._store.reset(poll))
 
     # One-time codes
 
@@ -175,10 +189,7 @@ class Organiser:
         if not admitted:
             raise Refused(_("There is no code to admit."))
         await self._note("admit", poll, codes=len(admitted))
-        new = 0
-        for first in range(0, len(admitted), BATCH):
-            new += await self._store.admit(poll, admitted[first : first + BATCH])
-        return Done(_("New codes admitted: {n}"), {"n": new})
+        return Done("admit", await self._store.admit(poll, admitted))
 
     # Exports
 
@@ -237,7 +248,7 @@ def moment(text: str, base: float) -> int:
         when = None
     if when is None or when.tzinfo is None or "T" not in text.upper():
         raise Refused(
-            _("{text} is not a time: write 2026-03-08T15:00Z, or +30m, +2h, +1d from now."),
-            text=text[:40] or "–",
+            _("{given} is not a time: write 2026-03-08T15:00Z, or +30m, +2h, +1d from now."),
+            given=text[:40] or "–",
         )
     return int(when.timestamp())

@@ -21,6 +21,7 @@ import hashlib
 import hmac
 import io
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -60,6 +61,12 @@ BATCH, CHUNK = 1000, 1 << 16
 # More than any poll.json, SHA256SUMS or line of votes holds (bytes).
 SMALL = 1 << 20
 MOST_LINE = 1 << 12
+
+# What zipfile and the methods of compression raise for what they cannot read.
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError,
+    RuntimeError, ValueError,
+)  # fmt: skip
 
 NOT_THE_SUM = _("The standing is not the sum of the votes")
 
@@ -314,11 +321,14 @@ def verify(file: Path, key: VerifyKey | None) -> Checked:
 
     Raise Forged with the first thing that does not fit, OSError if the file cannot be read.
     """
-    try:
-        with zipfile.ZipFile(file) as packed:
-            return _verify(packed, key)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise Forged(_("This is not an export, or a part of one: {error}"), error=error) from error
+    with file.open("rb") as opened:
+        try:
+            with zipfile.ZipFile(opened) as packed:
+                return _verify(packed, key)
+        except UNREADABLE as error:
+            raise Forged(
+                _("This is not an export, or half of one: {error}"), error=error
+            ) from error
 
 
 def _verify(packed: zipfile.ZipFile, key: VerifyKey | None) -> Checked:

@@ -28,7 +28,7 @@ from f1vote.web.request import VoteRequest
 MAX_REQUEST_BYTES = 8192
 # The methods that the log and the metrics name.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-VOTERS = ("api", "openapi", "pages", "events", "share")
+VOTERS = ("api", "openapi", "pages", "events", "share", "key")
 OPERATORS = ("ops", "admin")
 
 _numbers = count()
