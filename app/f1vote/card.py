@@ -101,11 +101,11 @@ class _Card:
     def head(self) -> int:
         """Draw title (beside the mark) and question; return where the rest begins."""
         font = _font("bold", 34)
-        title = _latin(self.poll.title[self.language]).upper()
+        title = latin(self.poll.title[self.language]).upper()
         self.write(
             (WIDTH - MARGIN, MARK), _cut(title, font, WIDTH - 2 * MARGIN - 260), font, SIGNAL, "rs"
         )
-        question = _latin(self.poll.question[self.language]).upper()
+        question = latin(self.poll.question[self.language]).upper()
         for size in QUESTION_SIZES:
             font = _font("italic", size)
             lines = _wrap(question, font, WIDTH - 2 * MARGIN)
@@ -123,16 +123,16 @@ class _Card:
         """Draw the rows ``first`` of the standing."""
         height = min(66, (FOOT - top) // len(first))
         figures = _font("italic", min(44, height - 12))
-        values = [_latin(self._value(row)) for row in first]
+        values = [latin(self._value(row)) for row in first]
         left, right = MARGIN + 140, WIDTH - MARGIN
         end = right - round(max(map(figures.getlength, values))) - 24
-        names = [_latin(row.choice.label(self.language)) for row in first]
+        names = [latin(row.choice.label(self.language)) for row in first]
         for size in range(min(34, height - 20), 23, -2):
             large = _font("bold", size)
             if max(map(large.getlength, names)) <= end - left:
                 break
         small = _font("medium", size - 6)
-        teams = [_latin(row.choice.team or "") for row in first]
+        teams = [latin(row.choice.team or "") for row in first]
         beside = [left + large.getlength(name) + 14 for name in names]
         # Either every team has its place, or none.
         fits = all(x + small.getlength(team) <= end for x, team in zip(beside, teams, strict=True))
@@ -159,7 +159,7 @@ class _Card:
         for index, choice in enumerate(self.poll.choices):
             y = top + index * height
             self._number((MARGIN + 4, y + 2, MARGIN + 82, y + height - 8), choice)
-            name = _cut(_latin(choice.label(self.language)), font, WIDTH - 2 * MARGIN - 106)
+            name = _cut(latin(choice.label(self.language)), font, WIDTH - 2 * MARGIN - 106)
             self.write((MARGIN + 106, y + height // 2 - 3), name, font, CHALK, "lm")
 
     def field(self, top: int) -> None:
@@ -182,7 +182,7 @@ class _Card:
         font, quiet = _font("bold", 32), _font("medium", 32)
         base, x = HEIGHT - 34, float(MARGIN)
         if standing:
-            voters = _latin(
+            voters = latin(
                 self.texts.plural(self.language, "{n} vote", "{n} votes", standing.voters)
             )
             self.write((x, base), voters, font, CHALK, "ls")
@@ -190,7 +190,7 @@ class _Card:
             said = STATES[standing.state]
             if standing.state == "open" and not standing.visible(self.poll, voted=False):
                 said = COVERED.get(self.poll.results, said)
-            words = _latin(self.texts.get(self.language, said))
+            words = latin(self.texts.get(self.language, said))
             self.write((x, base), words, quiet, MIST, "ls")
             x += quiet.getlength(words) + 30
         if x + quiet.getlength(address) <= WIDTH - MARGIN:
@@ -268,7 +268,7 @@ def _font(style: str, size: int) -> Font:
     )
 
 
-def _latin(text: str) -> str:
+def latin(text: str) -> str:
     """Return ``text`` with what the fonts lack in simpler characters: ć → c, ł → l."""
     return "".join(
         letter
