@@ -5,6 +5,7 @@ Everything that Redis keeps, and the promise: an acknowledged vote is durable an
 ``poll:<id>:votes:p``  hash; p the first four characters of a receipt, a field the other nine, its
                        value the codes: ``NOR`` or ``NOR>PIA>VER``. A million of them, each a
                        listpack of a few
+``poll:<id>:buckets``  bitmap: which of them ever held a vote
 ``poll:<id>:tally``    hash: code → points
 ``poll:<id>:meta``     hash: ``voters``, ``version``, ``points`` (by place, since the first vote),
                        ``told`` (when a change was published); the organiser's ``opens``,
@@ -23,7 +24,7 @@ not for a cluster of them.
 
 A user of Redis needs, on ``poll:*``, ``admin:log`` and ``f1:changed``: EVALSHA EVAL INFO TIME
 MULTI EXEC HGET HMGET HGETALL HKEYS HVALS HSET HDEL HINCRBY SADD SISMEMBER XADD XREVRANGE UNLINK
-PUBLISH SUBSCRIBE PING.
+SETBIT GETRANGE PUBLISH SUBSCRIBE PING.
 """
 
 import asyncio
@@ -66,7 +67,7 @@ TOGETHER = 512  # receipts that are admitted in one call
 LONGEST_LOG = 10_000
 MOST_BURSTS = 1000
 # What a walk through all votes takes at once: a few ms of Redis.
-SLICE_SHELVES, SLICE_VOTES = 256, 4096
+SLICE = 2048
 # Who drives a recount and says nothing for so long is dead (s).
 LEASE = 10.0
 
@@ -405,7 +406,7 @@ class Store:
                 yield receipt, _codes(codes)
 
     async def _walk(self, name: str, script: _Script, poll: Poll, at: str) -> str:
-        slice_ = script(self._redis, poll.id, at, SLICE_SHELVES, SLICE_VOTES)
+        slice_ = script(self._redis, poll.id, at, SLICE)
         return cast(str, await self._ask(name, slice_))
 
     async def recount_slice(self, poll: Poll, driver: str, lease: float, age: float) -> str:
@@ -414,7 +415,7 @@ class Store:
         others away for ``lease`` (s); a recount begins if the last is ``age`` (s) old, or at once
         if that is -1. Return idle, more or ended; raise Unreachable.
         """
-        slice_ = self._recount(self._redis, poll.id, driver, lease, age, SLICE_SHELVES, SLICE_VOTES)
+        slice_ = self._recount(self._redis, poll.id, driver, lease, age, SLICE)
         return await self._ask("recount", slice_)
 
     async def recount(self, poll: Poll) -> Recount:

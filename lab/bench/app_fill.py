@@ -86,6 +86,10 @@ def fill(redis: Any, poll: Poll, n: int) -> None:
             for place, code in enumerate(vote.split(">")):
                 points[code] += times * poll.points[place]
         meta = {"voters": n, "version": n, "points": ">".join(map(str, poll.points))}
+        marks = bytearray(len(BUCKETS) // 8)
+        for number in fullness:
+            marks[number // 8] |= 128 >> number % 8
+        pipe.set(f"poll:{poll.id}:buckets", bytes(marks))
         pipe.hset(f"poll:{poll.id}:tally", mapping=dict(points))
         pipe.hset(f"poll:{poll.id}:meta", mapping=meta)
         pipe.execute()

@@ -1,17 +1,18 @@
 -- Stands before the other scripts. A receipt's vote is in the hash (bucket) that its first four
--- characters name, under the other nine: some ten votes in each of ten million voters. The 32
--- buckets that share three characters are a shelf; walks go shelf by shelf.
-local ALPHABET, SHELVES = '0123456789ABCDEFGHJKMNPQRSTVWXYZ', 32768
+-- characters name, under the other nine: some ten votes in each of ten million voters.
+-- poll:<id>:buckets has a bit for each bucket that ever held a vote, so that a walk through all
+-- votes passes over the rest of the million.
+local ALPHABET = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
 
 -- The end of the bucket's key, and the field.
 local function place_of(receipt)
   return string.sub(receipt, 1, 4), string.sub(receipt, 5)
 end
 
-local function shelf_of(receipt)
+local function number_of(bucket)
   local number = 0
-  for at = 1, 3 do
-    number = number * 32 + string.find(ALPHABET, string.sub(receipt, at, at), 1, true) - 1
+  for at = 1, 4 do
+    number = number * 32 + string.find(ALPHABET, string.sub(bucket, at, at), 1, true) - 1
   end
   return number
 end
@@ -20,15 +21,23 @@ local function letter(number)
   return string.sub(ALPHABET, number + 1, number + 1)
 end
 
--- The buckets of a shelf, by the end of their keys; none if all are empty.
-local function shelf(base, number)
-  local name = letter(math.floor(number / 1024)) .. letter(math.floor(number / 32) % 32)
-    .. letter(number % 32)
-  local names, keys = {}, {}
-  for last in string.gmatch(ALPHABET, '.') do
-    names[#names + 1] = name .. last
-    keys[#keys + 1] = base .. 'votes:' .. names[#names]
+-- Visits buckets in order, eight by eight from the eight of number `at` on, until `visit`, which
+-- returns how many votes it met, has met about `most`. Returns where to go on, '' at the end.
+local function walk(base, at, most, visit)
+  local marks = redis.call('GETRANGE', base .. 'buckets', at, -1)
+  local from, met = 1, 0
+  while met < most do
+    local found = string.find(marks, '[^%z]', from)
+    if not found then return '' end
+    local eight, byte = at + found - 1, string.byte(marks, found)
+    local name = letter(math.floor(eight / 4096)) .. letter(math.floor(eight / 128) % 32)
+      .. letter(math.floor(eight / 4) % 32)
+    for bit = 0, 7 do
+      if math.floor(byte / 2 ^ (7 - bit)) % 2 == 1 then
+        met = met + 1 + visit(name .. letter(eight % 4 * 8 + bit))
+      end
+    end
+    from = found + 1
   end
-  -- Most shelves of a small poll are empty, and there are many.
-  return redis.call('EXISTS', unpack(keys)) > 0 and names or {}
+  return at + from - 1
 end

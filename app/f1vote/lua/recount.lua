@@ -1,7 +1,7 @@
--- A slice of a recount: the next shelves, until enough votes were counted. It begins one if none
--- is under way, and ends it with the comparison; vote.lua adds what changes behind the cursor.
+-- A slice of a recount. It begins one if none is under way, and ends it with the comparison;
+-- vote.lua adds what changes behind the cursor.
 -- ARGV: poll, who drives, for how long (s) nobody else shall, how old (s) the last result shall be
---       before the next recount begins (-1: begin anew, whoever drives), most shelves, most votes.
+--       before the next recount begins (-1: begin anew, whoever drives), how many votes, about.
 -- Returns 'idle' if there is nothing to do or another one drives, 'more', or 'ended'.
 local base = 'poll:' .. ARGV[1] .. ':'
 local meta, tally, recount = base .. 'meta', base .. 'tally', base .. 'recount'
@@ -31,23 +31,18 @@ if not cursor then
   cursor = 0
   redis.call('HSET', recount, 'began', string.format('%.3f', now))
 end
-cursor = tonumber(cursor)
 
 local points, counts, voters = {}, {}, 0
 -- Without a vote there are no points, and none are needed.
 local weights = redis.call('HGET', meta, 'points') or ''
 for value in string.gmatch(weights, '[^>]+') do points[#points + 1] = tonumber(value) end
 local times = {}  -- how often each vote occurs: few differ
-local last = math.min(SHELVES, cursor + tonumber(ARGV[5]))
-while cursor < last and voters < tonumber(ARGV[6]) do
-  for _, bucket in ipairs(shelf(base, cursor)) do
-    for _, value in ipairs(redis.call('HVALS', base .. 'votes:' .. bucket)) do
-      voters = voters + 1
-      times[value] = (times[value] or 0) + 1
-    end
-  end
-  cursor = cursor + 1
-end
+cursor = walk(base, tonumber(cursor), tonumber(ARGV[5]), function(bucket)
+  local votes = redis.call('HVALS', base .. 'votes:' .. bucket)
+  for _, value in ipairs(votes) do times[value] = (times[value] or 0) + 1 end
+  voters = voters + #votes
+  return #votes
+end)
 for value, n in pairs(times) do
   local place = 0
   for code in string.gmatch(value, '[^>]+') do
@@ -59,7 +54,7 @@ for code, n in pairs(counts) do redis.call('HINCRBY', recount, 'n:' .. code, n) 
 if voters > 0 then redis.call('HINCRBY', recount, 'voters', voters) end
 redis.call('HSET', recount, 'cursor', cursor, 'driver', ARGV[2],
   'until', string.format('%.3f', now + tonumber(ARGV[3])))
-if cursor < SHELVES then return 'more' end
+if cursor ~= '' then return 'more' end
 
 -- Everything is counted: it is compared in the same step, so nothing can come between.
 local found, said = {}, {}

@@ -23,7 +23,7 @@ local points, allowed = {}, {}
 for value in string.gmatch(kept[4] or ARGV[5], '[^>]+') do points[#points + 1] = tonumber(value) end
 for code in string.gmatch(ARGV[6], '[^>]+') do allowed[code] = true end
 
--- A recount under way has counted the shelves before its cursor: what changes there is its, too.
+-- A recount under way has counted the buckets before its cursor: what changes there is its, too.
 local cursor = redis.call('HGET', recount, 'cursor')
 cursor = cursor and tonumber(cursor)
 
@@ -74,7 +74,7 @@ for receipt, value in string.gmatch(ARGV[8], '([^=;]+)=([^;]*)') do
     changes, voters = changes + 1, voters + more
     add(deltas, held, -1)
     add(deltas, value, 1)
-    if cursor and shelf_of(receipt) < cursor then
+    if cursor and math.floor(number_of(bucket) / 8) < cursor then
       counted_voters = counted_voters + more
       add(counted_deltas, held, -1)
       add(counted_deltas, value, 1)
@@ -102,6 +102,7 @@ if changes > 0 then
       redis.call('HDEL', key, field)
     else
       redis.call('HSET', key, field, value)
+      redis.call('SETBIT', base .. 'buckets', number_of(bucket), 1)
     end
   end
   -- Not for every vote: who hears it reads the standing a little later than this pause.
