@@ -1,154 +1,130 @@
 """What the app is given to start with: everything wrong is told at once, with its fix."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from f1vote import ballot, config, i18n, polls, web
+from f1vote import ballot, settings
 from f1vote.problems import Problems
 from tests.conftest import ROOT
 
-APP = ROOT / "app"
-POLL = (APP / "polls" / "f1-2026.yaml").read_text()
+KEY = b"k" * 40
 
 
-def problems(work) -> list[str]:
+def environ(folder: Path, **more: str) -> dict[str, str]:
+    (folder / "key").write_bytes(KEY)
+    return {
+        "F1_REDIS_URL": "redis://:hunter2@redis:6379/0",
+        "F1_COOKIE_KEY_FILE": str(folder / "key"),
+        "F1_POLLS_DIR": str(folder),
+        "F1_VERSION": "1",
+        **more,
+    }
+
+
+def told(given: dict[str, str]) -> list[str]:
     with pytest.raises(Problems) as raised:
-        work()
+        settings.load(given)
     return raised.value.lines
 
 
 def test_every_wrong_variable_is_told_at_once(tmp_path):
-    (tmp_path / "key").write_bytes(b"short")
-    lines = problems(
-        lambda: config.load(
-            {
-                "F1_REDIS_URL": "http://redis",
-                "F1_COOKIE_KEY_FILE": str(tmp_path / "key"),
-                "F1_POLLS_DIR": str(tmp_path / "none"),
-                "F1_PORT": "http",
-            }
-        )
-    )
-    assert [line.partition(":")[0] for line in lines] == [
-        "F1_REDIS_URL", "F1_COOKIE_KEY_FILE", "F1_POLLS_DIR", "F1_VERSION", "F1_PORT",
-    ]  # fmt: skip
-    assert "holds 5 bytes" in lines[1]
-
-
-def test_the_key_is_not_shown(tmp_path):
-    (tmp_path / "key").write_bytes(b"k" * 40)
-    loaded = config.load(
+    (tmp_path / "short").write_bytes(b"k" * 32 + b"\nshort\n")
+    (tmp_path / "empty").write_bytes(b"\n")
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    lines = told(
         {
-            "F1_REDIS_URL": "redis://:hunter2@redis:6379/0",
-            "F1_COOKIE_KEY_FILE": str(tmp_path / "key"),
-            "F1_POLLS_DIR": str(tmp_path),
-            "F1_VERSION": "1",
+            "F1_REDIS_URL": "http://redis",
+            "F1_REDIS_PASSWORD_FILE": str(tmp_path / "latin"),
+            "F1_COOKIE_KEY_FILE": str(tmp_path / "short"),
+            "F1_ADMIN_TOKEN_FILE": str(tmp_path / "empty"),
+            "F1_POLLS_DIR": str(tmp_path / "none"),
+            "F1_PORT": "http",
+            "F1_OPS_PORT": "70000",
+            "F1_PROXIES": "-1",
+            "F1_PUBLIC_URL": "https://vote.example.org/",
+            "F1_CHALLENGE": "sometimes",
+            "F1_DRAIN_SECONDS": "²",
         }
     )
-    assert "kkkk" not in repr(loaded)
-    assert "hunter2" not in repr(loaded)
+    assert {line.partition(":")[0] for line in lines} == {
+        "F1_REDIS_URL", "F1_REDIS_PASSWORD_FILE", "F1_COOKIE_KEY_FILE", "F1_ADMIN_TOKEN_FILE",
+        "F1_POLLS_DIR", "F1_VERSION", "F1_PORT", "F1_OPS_PORT", "F1_PROXIES", "F1_PUBLIC_URL",
+        "F1_CHALLENGE", "F1_DRAIN_SECONDS",
+    }  # fmt: skip
+    assert len(lines) == 12
+    assert any("key 2 of" in line and "holds 5 bytes" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "redis://", "redis://:6379", "redis://[", "redis://h:x", "unix://", "redis"]
+)
+def test_a_wrong_address_of_redis_is_told(tmp_path, url):
+    assert "redis://host:6379/0" in told(environ(tmp_path, F1_REDIS_URL=url))[0]
+
+
+def test_what_is_not_said(tmp_path):
+    loaded = settings.load(environ(tmp_path))
+    assert (loaded.port, loaded.ops_port, loaded.proxies, loaded.drain) == (8000, 8001, 0, 0)
+    assert loaded.challenge == "attack"
+    assert loaded.admin_token is None
+    assert loaded.redis_password is None
+
+
+def test_both_listeners_on_one_port_are_told(tmp_path):
+    assert "F1_OPS_PORT" in told(environ(tmp_path, F1_PORT="9000", F1_OPS_PORT="9000"))[0]
+
+
+def test_no_secret_is_shown(tmp_path):
+    for name in ("token", "password"):
+        (tmp_path / name).write_text(f"{name} that nobody may see, of 32 bytes")
+    loaded = settings.load(
+        environ(
+            tmp_path,
+            F1_ADMIN_TOKEN_FILE=str(tmp_path / "token"),
+            F1_REDIS_PASSWORD_FILE=str(tmp_path / "password"),
+        )
+    )
+    assert loaded.redis_password == "password that nobody may see, of 32 bytes"
+    shown = repr(loaded)
+    assert not any(secret in shown for secret in ("kkkk", "hunter2", "nobody may see"))
 
 
 def test_the_program_ends_with_2_and_says_why():
     env = {name: value for name, value in os.environ.items() if not name.startswith("F1_")}
     ended = subprocess.run(
-        [sys.executable, "-m", "f1vote"],
-        env={**env, "PYTHONPATH": str(APP)}, capture_output=True, text=True, timeout=30,
+        [sys.executable, "-m", "f1vote", "serve"],
+        env={**env, "PYTHONPATH": str(ROOT / "app")}, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert ended.returncode == 2
     assert ended.stderr.count("\n  F1_") == 4
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("id: f1-2026", "id: F1 2026", "id: 'F1 2026': write 1 to 32"),
-        ("opens: 2026-03-06T00:00:00Z", "opens: 2026-03-06", "opens: "),
-        ("opens: 2026-03-06T00:00:00Z", "opens: 2026-03-06T00:00:00", "with its offset"),
-        ("closes: null", "closes: 2026-01-01T00:00:00Z", "closes: is not after opens"),
-        ("closes: null", "", "closes: missing; write"),
-        ("closes: null", "closes: null\ncolour: red", "colour: unknown; remove it"),
-        ("  fr: Qui", "  de: Qui", "question: "),
-        ("code: PIA", "code: NOR", "code NOR is there 2 times"),
-        ("number: 81", "number: 1", "number 1 is there 2 times"),
-        ("code: PIA", "code: pia", "choices: 2: code: 'pia': write"),
-        ("colour: '#ff8000'}\n  - {code: PIA", "colour: red}\n  - {code: PIA", "'#rrggbb'"),
-        ("choices:", "choices: [", "does not read as YAML"),
-    ],
-)
-def test_a_wrong_poll_is_told_by_file_key_and_fix(tmp_path, old, new, said):
-    assert old in POLL
-    (tmp_path / "p.yaml").write_text(POLL.replace(old, new, 1))
-    lines = problems(lambda: polls.load(tmp_path))
-    assert any(said in line and str(tmp_path / "p.yaml") in line for line in lines), lines
+def test_a_ballot_is_good_for_the_key_that_made_it_and_no_other():
+    voter, value = ballot.issue((KEY,))
+    assert ballot.read((KEY,), value) == voter
+    assert ballot.read((b"K" * 32,), value) is None
+    # The key is replaced: a new one before it, later without it.
+    new = b"n" * 32
+    assert ballot.read((new, KEY), value) == voter
+    assert ballot.read((new,), value) is None
+    assert ballot.read((new,), ballot.issue((new, KEY))[1]) is not None
+    assert len({ballot.issue((KEY,))[0] for _ in range(100)}) == 100
 
 
-def test_all_that_is_wrong_in_all_polls_is_told(tmp_path):
-    (tmp_path / "a.yaml").write_text(POLL.replace("number: 81", "number: x"))
-    (tmp_path / "b.yaml").write_text("[]")
-    lines = problems(lambda: polls.load(tmp_path))
-    assert len(lines) == 2
-    assert problems(lambda: polls.load(tmp_path / "none")) == [
-        f"{tmp_path / 'none'}: holds no poll; add a file such as f1-2026.yaml"
-    ]
-    (tmp_path / "a.yaml").write_text(POLL)
-    (tmp_path / "b.yaml").write_text(POLL)
-    assert "2 polls have the id f1-2026" in problems(lambda: polls.load(tmp_path))[0]
+def test_a_code_is_signed_for_one_poll_and_is_no_ballot():
+    value = ballot.sign_code((KEY,), "final", "ABCD-EFGH")
+    assert ballot.read_code((KEY,), "final", value) == "ABCD-EFGH"
+    assert ballot.read_code((KEY,), "other", value) is None
+    voter = "A" * ballot.ID_LENGTH
+    assert ballot.read((KEY,), ballot.sign_code((KEY,), "final", voter)) is None
+    assert ballot.read_code((KEY,), "final", ballot.issue((KEY,))[1]) is None
 
 
-def test_the_season_of_2026():
-    (poll,) = polls.load(APP / "polls")
-    assert len(poll.choices) == 22
-    teams = {choice.team: choice.colour for choice in poll.choices}
-    assert len(teams) == 11
-    assert all(teams[choice.team] == choice.colour for choice in poll.choices)
-    # The proof of `up` votes: a poll that closes would end it.
-    assert poll.closes == 0
-
-
-def test_both_languages_have_the_same_texts_and_each_is_used():
-    texts = i18n.Texts()
-    sources = [*(APP / "f1vote").rglob("*.py"), *(APP / "f1vote").rglob("*.html")]
-    source = "\n".join(file.read_text() for file in sources)
-    spoken = {"ballot", *map(str, web.EXPLAINED), *web.REFUSED}
-    built = {f"error.{key}.{part}" for key in spoken for part in ("title", "text")}
-    built |= {"state.early", "state.closed"}
-    keys = set(texts.tables["en"])
-    assert built <= keys
-    unused = [key for key in keys - built if not re.search(rf'"{re.escape(key)}"', source)]
-    assert unused == []
-    used = set(re.findall(r'\bt\("([\w.]+\w)"', source))
-    assert used <= set(texts.tables["en"])
-
-
-def test_a_missing_or_different_translation_is_told(tmp_path):
-    for language in ("en", "fr"):
-        table = yaml.safe_load((APP / "locale" / f"{language}.yaml").read_text())
-        if language == "fr":
-            del table["back"]
-            table["vote.for"] = "Voter"
-            table["results.voters"] = "{n} votes"
-        (tmp_path / f"{language}.yaml").write_text(yaml.safe_dump(table))
-    lines = problems(lambda: i18n.Texts(Path(tmp_path)))
-    assert "fr.yaml: back: missing" in lines[0]
-    assert len(lines) == 3
-
-
-def test_plurals():
-    texts = i18n.Texts()
-    forms = [texts.get(lang, "results.voters", n=n) for lang in ("en", "fr") for n in (0, 1, 2)]
-    assert forms == ["0 votes", "1 vote", "2 votes", "0 vote", "1 vote", "2 votes"]
-
-
-def test_a_ballot_is_only_good_for_its_key():
-    voter, value = ballot.issue(b"k" * 32)
-    assert ballot.read(b"k" * 32, value) == voter
-    assert ballot.read(b"K" * 32, value) is None
-    assert len({ballot.issue(b"k" * 32)[0] for _ in range(100)}) == 100
+@pytest.mark.parametrize("value", [None, "", ".", "x.", ".x", "é" * 30, "A" * 5000, "A" * 22 + "."])
+def test_what_is_no_ballot(value):
+    assert ballot.read((KEY,), value) is None
