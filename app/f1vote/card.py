@@ -33,7 +33,8 @@ LEAN = 0.21
 SHOWN = 5
 # The field of a poll with up to so many choices is a list of names, else a grid of numbers.
 LISTED = 6
-QUESTION_SIZES = (76, 66, 56, 48)
+# Sizes of the question, and in how many lines it must fit; of a longer one the end is left out.
+QUESTION_SIZES = ((76, 2), (66, 2), (56, 2), (48, 2), (44, 3))
 # What the fonts lack (they are the Latin subset) and has no parts: letters with a stroke, a space.
 SIMPLER = str.maketrans("łŁđĐ\u202f", "lLdD\u00a0")
 
@@ -105,18 +106,18 @@ class _Card:
         self.write(
             (WIDTH - MARGIN, MARK), _cut(title, font, WIDTH - 2 * MARGIN - 260), font, SIGNAL, "rs"
         )
-        question = latin(self.poll.question[self.language]).upper()
-        for size in QUESTION_SIZES:
+        question, room = latin(self.poll.question[self.language]).upper(), WIDTH - 2 * MARGIN
+        for size, most in QUESTION_SIZES:
             font = _font("italic", size)
-            lines = _wrap(question, font, WIDTH - 2 * MARGIN)
-            if len(lines) <= 2:
+            lines = _wrap(question, font, room)
+            if len(lines) <= most:
                 break
-        else:
-            lines = [lines[0], _cut(" ".join(lines[1:]), font, WIDTH - 2 * MARGIN)]
+        lines = _even(question, font, room, len(lines))
+        lines[most - 1 :] = [" ".join(lines[most - 1 :])] if lines[most - 1 :] else []
         y = MARK + 22
         for line in lines:
             y += round(0.96 * size)
-            self.write((MARGIN, y), line, font, CHALK, "ls")
+            self.write((MARGIN, y), _cut(line, font, room), font, CHALK, "ls")
         return y + 30
 
     def standing(self, top: int, first: Sequence[Row]) -> None:
@@ -212,7 +213,9 @@ class _Card:
             left, above, right, below = box
             # The number leans, too: its middle is that of the plate.
             middle = (left + right + LEAN * (below - above)) / 2, (above + below) / 2
-            font = _font("italic", min(below - above - 4, 54))
+            size = min(below - above - 4, 54)
+            wide = _font("italic", size).getlength(str(choice.number)) / (right - left - 12)
+            font = _font("italic", int(size / max(wide, 1)))
             self.write(middle, str(choice.number), font, ink(choice.colour), "mm")
 
 
@@ -279,26 +282,24 @@ def latin(text: str) -> str:
 
 
 def _wrap(text: str, font: Font, width: float) -> list[str]:
-    """Return ``text`` in lines that are as even as the fewest lines allow."""
-    words = [word for word in text.split(" ") if word]
+    """Return ``text`` in lines as wide as ``width``; a word that is wider has its own."""
+    lines = [""]
+    for word in filter(None, text.split(" ")):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
-    def lines(limit: float) -> list[str]:
-        found = [""]
-        for word in words:
-            longer = f"{found[-1]} {word}".strip()
-            if found[-1] and font.getlength(longer) > limit:
-                found.append(word)
-            else:
-                found[-1] = longer
-        return found
 
-    best = lines(width)
-    for part in range(95, 45, -5):
-        narrower = lines(width * part / 100)
-        if len(narrower) > len(best):
-            break
-        best = narrower
-    return best
+def _even(text: str, font: Font, width: float, count: int) -> list[str]:
+    """Return ``text`` in ``count`` lines of about the same width, if it fits in so many."""
+    for part in (55, 60, 65, 70, 75, 80, 85, 90, 95):
+        lines = _wrap(text, font, width * part / 100)
+        if len(lines) == count:
+            return lines
+    return _wrap(text, font, width)
 
 
 def _cut(text: str, font: Font, width: float) -> str:
