@@ -61,7 +61,7 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
         ("/", area.home, ("GET", "HEAD")),
         ("/log", area.log, ("GET", "HEAD")),
         ("/polls/<name:str>", area.poll, ("GET", "HEAD")),
-        ("/polls/<name:str>/reset", area.confirm, ("GET", "HEAD")),
+        ("/polls/<name:str>/confirm", area.confirm, ("GET", "HEAD")),
         ("/polls/<name:str>/<verb:str>", area.act, ("POST",)),
         ("/logout", area.logout, ("POST",)),
     ):
@@ -129,7 +129,7 @@ class _Area:
         except Refused as refused:
             return self._login_page(request, refused.text, 400, **refused.fields)
         await self._context.store.note(who, "login")
-        response = redirect(f"{PATH}/", status=303)
+        response = redirect(PATH, status=303)
         self._set_cookie(request, response, self._sessions.begin(who), SECONDS)
         return response
 
@@ -290,6 +290,8 @@ class _Area:
         )
 
     async def gone(self, _: Request, path: str) -> HTTPResponse:
+        if not path:
+            return redirect(PATH, status=308)
         raise SanicException(GONE, 404)
 
     async def explain(self, request: Request, error: Exception) -> HTTPResponse:
