@@ -19,6 +19,7 @@ from tests.app.servers import App, Redis
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "pictures"
+ADDRESS = "https://vote.example.org"
 VOTERS = 120
 MOST_BYTES = 1_000_000  # of all pictures together
 
@@ -57,7 +58,7 @@ def main() -> int:
         redis = Redis(folder)
         site = polls.write(folder / "polls")
         # All these voters come from one address: to the guard a crowd.
-        app = App(folder, redis.url, polls=site, F1_CHALLENGE="never")
+        app = App(folder, redis.url, polls=site, F1_CHALLENGE="never", F1_PUBLIC_URL=ADDRESS)
         try:
             codes = [c["code"] for c in httpx.get(f"{app.url}/api/polls/race").json()["choices"]]
             for poll, places in (("race", 1), ("podium", 3)):
@@ -81,6 +82,7 @@ def main() -> int:
             page.get_by_role("button", name="Gasly").click()
             page.locator("#ticket .code").wait_for()
             page.locator("#said").evaluate("said => { said.textContent = ''; }")
+            page.evaluate("scrollTo(0, 0)")
             total += save(page, "vote-desktop-fr")
             page.goto("/")
             total += save(page, "home-desktop-fr")

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from tests.app.browser.chromium import DESKTOP, PHONE
 
 # The states of a page that look different from each other.
-PAGES = ["/", "/race", "/covered", "/podium", "/overtake", "/invited", "/soon", "/past",
+PAGES = ["/", "/race", "/podium", "/overtake", "/invited", "/soon", "/past",
          "/race/receipt?code=7K2M", "/privacy", "/nowhere"]  # fmt: skip
 
 

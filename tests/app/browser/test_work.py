@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
 
 from tests.app.browser import polls
@@ -40,9 +40,8 @@ def visitor(
 
 
 def tally(redis_server: Redis, poll: str) -> dict[str, str]:
-    return {
-        code: n for code, n in redis_server.client.hgetall(f"poll:{poll}:tally").items() if n != "0"
-    }
+    held: Any = redis_server.client.hgetall(f"poll:{poll}:tally")
+    return {code: n for code, n in held.items() if n != "0"}
 
 
 def watch(page: Page) -> None:
