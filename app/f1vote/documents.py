@@ -55,7 +55,8 @@ class Document:
         self._said: set[tuple[int, str]] = set()
         self._root: yaml.Node | None = None
         try:
-            loader = _Loader(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            loader = _Loader(text)
             try:
                 self._root = loader.get_single_node()
                 if self._root is not None:
@@ -63,12 +64,17 @@ class Document:
             finally:
                 loader.dispose()
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            mark = error.problem_mark
+            if "flow" in (error.context or "") and error.context_mark:
+                mark = error.context_mark  # where the bracket is that nothing closes
+            # What is missing may be missed after the last line.
+            line = min(mark.line + 1, len(text.splitlines())) if mark else 1
             self._said.add(
                 (
-                    mark.line + 1 if mark else 1,
-                    f"is not YAML: {error.problem}; look for a missing quote, bracket, colon or "
-                    "indentation on this line or the one before",
+                    line,
+                    f"is not YAML: {error.problem}; look for a missing bracket, colon, "
+                    "indentation or quote (a # outside of quotes begins a comment) here or on "
+                    "the line before",
                 )
             )
         except (ValueError, yaml.YAMLError):

@@ -101,7 +101,9 @@ WRONG = [
     ("picture: ../x.png, team", "team", 11, 'choices.1.picture: "../x.png" is not right; write'),
     ("picture: nor.webp, team", "team", 11, "choices.1.picture: no file nor.webp in "),
     # not YAML at all
-    ("title: {en: Sprint", "title: {en: Sprint, fr: Sprint}", 3, "is not YAML: "),
+    ("title: {en: Sprint", "title: {en: Sprint, fr: Sprint}", 2, "is not YAML: "),
+    ("  - {code: X1, name: X, colour: #ff8000}", POLL[POLL.index("  - code"):], 12,
+     "is not YAML: "),
     ("id: *none", "id: sprint", 1, "is not YAML: found undefined alias"),
     ("? [a]\n: b\nid: sprint", "id: sprint", 1, "is not YAML: a key is a text; look for"),
     ("id: !!python/name:os.system x", "id: sprint", 1, "is not YAML: could not determine"),
@@ -123,7 +125,7 @@ def broken(new: str, old: str) -> str:
 
 
 def test_the_table_covers_what_it_says():
-    assert len(WRONG) == 57
+    assert len(WRONG) == 58
     assert len({said for *_, said in WRONG}) >= 50
 
 

@@ -55,7 +55,7 @@ def test_it_holds_what_the_dockerfile_copies_and_no_more(app, cache):
     copied = re.findall(r"^COPY (\S+) ", (app / "Dockerfile").read_text(), re.MULTILINE)
     tops = {name.partition("/")[0] for name in names}
     assert tops == {*copied, "Dockerfile", "requirements.txt"}
-    for member in ("f1vote/vote.lua", "f1vote/templates/poll.html", "locale/fr.yaml",
+    for member in ("f1vote/lua/vote.lua", "f1vote/templates/poll.html", "locale/fr.po",
                    "polls/champion.yaml", "site/sanic/__init__.py"):  # fmt: skip
         assert member in names
     assert {(m.uid, m.gid, m.mtime, m.mode) for m in names.values()} == {
