@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from f1vote import card, polls
 from f1vote.i18n import FOLDER, Texts
@@ -45,15 +46,14 @@ def drawn(poll: Poll, now: Standing | None, language: str = "en") -> Image.Image
 
 def longest_run(image: Image.Image, colour: str) -> tuple[int, int, int]:
     """Return length, left end and line of the longest run of ``colour``, above the lower edge."""
-    right = tuple(bytes.fromhex(colour[1:]))
-    pixels, best = image.tobytes(), (0, 0, 0)
+    plain = Image.new("RGB", image.size, colour)
+    red, green, blue = ImageChops.difference(image, plain).split()
+    other = ImageChops.lighter(ImageChops.lighter(red, green), blue).tobytes()
+    best = (0, 0, 0)
     for y in range(600):
-        run = 0
-        for x in range(image.width):
-            at = 3 * (y * image.width + x)
-            run = run + 1 if tuple(pixels[at : at + 3]) == right else 0
-            if run > best[0]:
-                best = run, x - run + 1, y
+        line = other[y * image.width : (y + 1) * image.width]
+        for run in re.finditer(rb"\0+", line):
+            best = max(best, (len(run[0]), run.start(), y))
     return best
 
 
@@ -113,7 +113,7 @@ def test_the_longest_poll_that_the_schema_admits_is_drawn():
     choice = replace(
         CHAMPION.choices[0], name=dict.fromkeys(LANGUAGES, "W" * 80), team="W" * 40, number=999
     )
-    for count in (2, 6, 7, 33, 100):
+    for count in (6, 33, 100):
         choices = tuple(replace(choice, code=f"C{index}") for index in range(count))
         poll = replace(CHAMPION, title=texts, question=texts, choices=choices)
         for now in (None, standing(poll), standing(poll, 10**9)):
