@@ -48,11 +48,10 @@ def load(environ: Mapping[str, str]) -> Settings:
     ``F1_REDIS_URL`` redis://host:port/db or unix:///path, ``F1_REDIS_PASSWORD_FILE`` its password
     (optional), ``F1_COOKIE_KEY_FILE`` a key of at least 32 bytes a line, the first signs,
     ``F1_ADMIN_TOKEN_FILE`` the organiser's token (optional), ``F1_SIGN_KEY_FILE`` the secret of the
-    key that signs exports (optional), ``F1_POLLS_DIR`` the folder of polls,
-    ``F1_VERSION`` and ``F1_IMAGE`` (digest, optional) what ``/version`` says, ``F1_PORT`` (8000) and
-    ``F1_OPS_PORT`` (the next one) TCP ports of voters and operators, ``F1_PROXIES`` (0),
-    ``F1_PUBLIC_URL`` (''), ``F1_CHALLENGE`` never, attack (default) or always,
-    ``F1_DRAIN_SECONDS`` (0).
+    key that signs exports (optional), ``F1_POLLS_DIR`` the folder of polls, ``F1_VERSION`` and
+    ``F1_IMAGE`` (digest, optional) what ``/version`` says, ``F1_PORT`` (8000) and ``F1_OPS_PORT``
+    (the next one) TCP ports of voters and operators, ``F1_PROXIES`` (0), ``F1_PUBLIC_URL`` (''),
+    ``F1_CHALLENGE`` never, attack (default) or always, ``F1_DRAIN_SECONDS`` (0).
     """
     reader = _Reader(environ)
     settings = Settings(

@@ -1,14 +1,13 @@
 """The HTTP side: two listeners in one process, what they share, what each answer bears."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
+from types import ModuleType
 from typing import Any
 
 from sanic import HTTPResponse, Sanic
-from sanic.log import logger
 
 from f1vote import polls
 from f1vote.guard import Guard
@@ -19,17 +18,17 @@ from f1vote.pages import Pages
 from f1vote.recount import Recounter
 from f1vote.settings import Settings
 from f1vote.store import Store
+from f1vote.web import admin, api, events, key, openapi, ops, pages, share
 from f1vote.web.answers import PAGE_HEADERS, Json
 from f1vote.web.context import Context
 from f1vote.web.errors import explainer
-from f1vote.web.ops import add_version
 from f1vote.web.request import VoteRequest
 
 MAX_REQUEST_BYTES = 8192
 # The methods that the log and the metrics name.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-VOTERS = ("api", "openapi", "pages", "events", "share", "key")
-OPERATORS = ("ops", "admin")
+VOTERS = (api, openapi, pages, events, share, key)
+OPERATORS = (ops, admin)
 
 _numbers = count()
 
@@ -68,11 +67,11 @@ def create(settings: Settings) -> Site:
         _app("voters", VOTERS, context), _app("operators", OPERATORS, context), context,
         Recounter(store, by_id.values()),
     )  # fmt: skip
-    add_version(site.voters, context)
+    ops.add_version(site.voters, context)
     return site
 
 
-def _app(name: str, parts: tuple[str, ...], context: Context) -> App:
+def _app(name: str, parts: tuple[ModuleType, ...], context: Context) -> App:
     app: App = Sanic(
         f"f1vote-{name}-{next(_numbers)}",
         configure_logging=False,
@@ -92,13 +91,7 @@ def _app(name: str, parts: tuple[str, ...], context: Context) -> App:
     app.exception(Exception)(explainer(context))
     app.on_response(_finisher(context))
     for part in parts:
-        # Until every part exists.
-        try:
-            module = importlib.import_module(f"f1vote.web.{part}")
-        except ImportError as error:
-            logger.warning("%s", error)
-        else:
-            module.add(app, context)
+        part.add(app, context)
     return app
 
 

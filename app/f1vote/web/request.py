@@ -24,14 +24,14 @@ class VoteRequest(Request):
 
     __slots__ = ("began",)
 
-    def __init__(self, url_bytes: bytes, *args: Any, method: str, **kwargs: Any) -> None:
+    def __init__(self, *, url_bytes: bytes, method: str, **more: Any) -> None:
         try:
-            super().__init__(url_bytes, *args, method=method, **kwargs)
+            super().__init__(url_bytes=url_bytes, method=method, **more)
         except BadURL:
             # Sanic answers with a request that it makes up, of the same URL: then nobody answered.
             if method != "NONE":
                 raise
-            super().__init__(b"/", *args, method=method, **kwargs)
+            super().__init__(url_bytes=b"/", method=method, **more)
         self.began = perf_counter()
 
     @property
