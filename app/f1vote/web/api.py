@@ -68,11 +68,7 @@ class _Api:
     async def vote(self, request: Request, poll: str) -> HTTPResponse:
         body = _object(request, {"choices", "work"})
         choices = body.get("choices")
-        if (
-            not isinstance(choices, list)
-            or not choices
-            or not all(isinstance(code, str) for code in choices)
-        ):
+        if not isinstance(choices, list) or not choices or set(map(type, choices)) != {str}:
             raise Refused("400")
         return await self._cast(request, self._poll(poll), choices, body)
 

@@ -25,24 +25,17 @@ async def cast(
     Raise Refused, or Unreachable: then it may be counted, and the same may be asked again.
     """
     metrics = context.metrics
-
-    def refuse(reason: str) -> Refused:
-        metrics.refused(poll.id, reason)
-        return Refused(reason)
-
     if not same_origin(request):
-        raise refuse("origin")
+        raise _refused(context, poll, "origin")
     voter = context.voter(request) if poll.voters == "cookie" else context.code(request, poll)
     if voter is None:
         # A new ballot here would count a repeated request twice.
-        raise refuse("ballot" if poll.voters == "cookie" else "code")
+        raise _refused(context, poll, "ballot" if poll.voters == "cookie" else "code")
     address = context.address(request)
     verdict = context.guard.check(poll.id, address, voter, work)
     if not verdict.allowed:
         metrics.refused(poll.id, verdict.reason)
         raise Refused.by(verdict)
-    if not all(map(str.isascii, choices)):
-        raise refuse(Outcome.UNKNOWN)
     receipt = receipts.of(poll.id, voter)
     try:
         done = await context.store.cast(poll, receipt, choices)
@@ -51,8 +44,13 @@ async def cast(
         raise
     outcome = done.outcome
     if outcome not in _ACCEPTED:
-        raise refuse(outcome)
+        raise _refused(context, poll, outcome)
     metrics.vote(poll.id, choices[0] if choices else "", outcome)
     if outcome is not Outcome.SAME:
         context.guard.counted(poll.id, address, done.held, choices)
     return done, receipt
+
+
+def _refused(context: Context, poll: Poll, reason: str) -> Refused:
+    context.metrics.refused(poll.id, reason)
+    return Refused(reason)
