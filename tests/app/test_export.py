@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -209,8 +209,9 @@ def test_what_does_not_fit_together_is_told_though_it_is_signed(
     files, tmp_path, kind, name, change, said
 ):
     parts = parts_of(files[kind])
-    assert change[0] in parts[name]
-    parts[name] = parts[name].replace(*change, 1)
+    old, new = change
+    assert old in parts[name]
+    parts[name] = parts[name].replace(old, new, 1)
     with pytest.raises(Forged) as raised:
         export.verify(packed(parts, tmp_path / "x.zip"), KEY.verify_key)
     assert said in raised.value.text.format_map(
@@ -304,7 +305,7 @@ def test_votes_that_move_meanwhile_are_not_exported(redis_server, podium):
 
     async def work(store: Store) -> None:
         with pytest.raises(Inconsistent, match="Something changed"):
-            async for _ in export.archive(Moving(store), podium, "csv", KEY, "c"):
+            async for _ in export.archive(cast(Any, Moving(store)), podium, "csv", KEY, "c"):
                 pass
 
     class Moving:
@@ -340,7 +341,9 @@ def test_a_large_poll_comes_in_pieces(redis_server, podium, tmp_path):
                 yield receipts.encode(number << 20), ("NOR",)
 
     async def work(store: Store) -> list[bytes]:
-        return [piece async for piece in export.archive(Room(store), podium, "csv", KEY, "c")]
+        return [
+            piece async for piece in export.archive(cast(Any, Room(store)), podium, "csv", KEY, "c")
+        ]
 
     pieces = with_store(redis_server, podium, work)
     assert len(pieces) > 3
