@@ -102,7 +102,9 @@ def _finisher(context: Context) -> Callable[[Any, HTTPResponse], None]:
         """Give the answer its headers, and count and log it."""
         headers, name = response.headers, request.id
         headers["x-request-id"] = name
-        if type(response) is not Json:
+        if response.status == 303:
+            headers["cache-control"] = "no-store"  # nothing is shown
+        elif type(response) is not Json:
             for header, value in PAGE_HEADERS.items():
                 headers.setdefault(header, value)
         seconds = perf_counter() - request.began
