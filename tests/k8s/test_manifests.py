@@ -248,8 +248,8 @@ def test_a_rollout_never_leaves_fewer_pods(objects):
     pod = vote["template"]["spec"]
     drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     env = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
-    # Requests under way, then five parts that close one after the other.
-    ends = int(env["F1_DRAIN_SECONDS"]) + server.GRACE + 5 * server.PART
+    # Requests under way on two listeners, then five parts that close one after the other.
+    ends = int(env["F1_DRAIN_SECONDS"]) + 2 * server.GRACE + 5 * server.PART
     assert pod["terminationGracePeriodSeconds"] > drain + ends
     # Two pods cannot hold one host port: the old one must go first.
     assert one(objects, "Deployment", "traefik")["spec"]["strategy"] == {"type": "Recreate"}
