@@ -34,6 +34,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
@@ -283,7 +284,7 @@ async def _pieces(kind: str, poll: Poll, votes: AsyncIterator[Vote]) -> AsyncIte
         if kind == "csv":
             line = ",".join((shown, *choices, *[""] * (places - len(choices))))
         else:
-            line = json.dumps({"receipt": shown, "choices": choices}, separators=(",", ":"))
+            line = orjson.dumps({"receipt": shown, "choices": choices}).decode()
         lines += separator, line
         separator = between
         if len(lines) >= BATCH:
@@ -442,7 +443,7 @@ def _vote_csv(line: str) -> Vote:
 
 def _vote_json(line: str) -> Vote | None:
     try:
-        vote = json.loads(line)
+        vote = orjson.loads(line)
     except ValueError:
         return None
     if not isinstance(vote, dict) or vote.keys() != {"receipt", "choices"}:
