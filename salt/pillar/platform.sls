@@ -36,6 +36,7 @@ platform:
     mirrors: {}
   app:
     replicas: 2
+    challenge: attack
   proof:
     url: null
     verify_tls: true

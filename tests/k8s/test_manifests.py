@@ -265,7 +265,6 @@ def test_the_app_is_told_what_it_asks_for(objects):
     assert given | overlay == asked - {
         "F1_PORT",
         "F1_OPS_PORT",
-        "F1_CHALLENGE",
         "F1_REDIS_PASSWORD_FILE",
     }
     env = {e["name"]: e["value"] for e in container["env"]}

@@ -91,6 +91,7 @@ WRONG = [
     ("platform.registry.pull", "ghcr.io/me/f1vote:latest", "without a tag"),
     ("platform.registry.mirrors", {"docker.io": {}}, "endpoint: missing"),
     ("platform.app.replicas", 0, "from 1 to 100"),
+    ("platform.app.challenge", "sometimes", "never, attack or always"),
     ("platform.app.digest", "latest", "leave it to `up`"),
     ("platform.proof.verify_tls", "yes", "true or false"),
     ("platform.wrokers", {"count": 3}, "platform.wrokers: no such knob; known here:"),
