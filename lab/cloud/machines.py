@@ -58,6 +58,8 @@ class Driver:
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._seen_running: set[str] = set()
+        # By us, and not started since: the lists `_next` is asked with may be older than that.
+        self._halted: set[str] = set()
         self._reboots: dict[str, int] = {}
 
     def containers(self) -> dict[str, dict[str, Any]]:
@@ -153,6 +155,7 @@ class Driver:
         log.info("%s (%s) started as %s", machine.id, machine.name, machine.address)
 
     def _power_on(self, machine: Machine, container: str) -> None:
+        self._halted.discard(machine.id)
         self.engine.api.start(container)
         self._plug(machine, container)
         self._seen_running.add(machine.id)
@@ -167,7 +170,8 @@ class Driver:
 
     def _start(self, machine: Machine, container: str) -> None:
         code = self.engine.api.inspect_container(container)["State"]["ExitCode"]
-        if machine.id in self._seen_running and code == POWERED_OFF:
+        halted = machine.id in self._halted
+        if machine.id in self._seen_running and not halted and code == POWERED_OFF:
             self._seen_running.discard(machine.id)
             log.info("%s switched itself off", machine.id)
             self.switched_off(machine.id)
@@ -176,7 +180,7 @@ class Driver:
         log.info("%s (%s) started again", machine.id, machine.name)
 
     def _halt(self, machine: Machine, container: str) -> None:
-        self._seen_running.discard(machine.id)
+        self._halted.add(machine.id)
         self.engine.api.stop(container, timeout=STOP_TIMEOUT)
 
     def _stop(self, machine: Machine, container: str) -> None:
@@ -191,6 +195,7 @@ class Driver:
 
     def _remove(self, instance: str, container: str) -> None:
         self._seen_running.discard(instance)
+        self._halted.discard(instance)
         self._reboots.pop(instance, None)
         with suppress(docker.errors.NotFound):
             self.engine.api.remove_container(container, force=True, v=True)
