@@ -90,7 +90,8 @@ check: .venv/dev.stamp  ## Lint, types, formats: no machine is touched, under a 
 unit: .venv/dev.stamp  ## Every test that needs no machine
 	@pytest tests/unit/cloud
 	@# The lab's moto and the driver's are set up otherwise: one process each.
-	@pytest -m 'not lab and not e2e' --ignore tests/unit/cloud --ignore tests/cloud
+	@pytest -m 'not lab and not e2e' --ignore tests/unit/cloud --ignore tests/cloud --ignore tests/unit tests
+	@pytest -m 'not lab and not e2e' --ignore tests/unit/cloud --cov --cov-fail-under=90 tests/unit
 
 e2e: .venv/dev.stamp  ## The whole road in the lab, from outside
 	@pytest -x tests/e2e/test_[1-9]_*.py tests/cloud tests/e2e/test_99_again.py
