@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -123,13 +123,11 @@ class Recent(Generic[K, V]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._items: OrderedDict[K, V] = OrderedDict()
+        # Returns what is kept under a key, or None.
+        self.get: Callable[[K], V | None] = self._items.get
 
     def __len__(self) -> int:
         return len(self._items)
-
-    def get(self, key: K) -> V | None:
-        """Return what is kept under ``key``."""
-        return self._items.get(key)
 
     def set(self, key: K, value: V) -> None:
         """Keep ``value``."""
@@ -183,7 +181,7 @@ class Guard:
         self._addresses: Buckets[bytes] = Buckets(ADDRESS, MOST_ADDRESSES)
         self._crowds: Recent[tuple[str, bytes], _Crowd] = Recent(MOST_ADDRESSES)
         self._bursts: dict[tuple[str, bytes], _Burst] = {}
-        self._key, self._key_ends = secrets.token_bytes(32), clock() + KEY_CHANGES
+        self._keyed, self._key_ends = _keyed(), clock() + KEY_CHANGES
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, store: Store, polls: Mapping[str, Poll]) -> None:
@@ -211,8 +209,8 @@ class Guard:
         key = (poll, voter)
         crowds: list[_Crowd] = []
         if key not in self._voters:
-            crowds = list(self._crowds_of(poll, packed, now))
-            pressure = max(crowd.pressure(now) for crowd in crowds)
+            crowds = self._crowds_of(poll, packed, now)
+            pressure = max([crowd.pressure(now) for crowd in crowds])
             asked = pressure >= 1 if self._challenge == "attack" else self._challenge == "always"
             if asked:
                 worked = work.verify(self._keys, poll, voter, answer, self._wall())
@@ -251,21 +249,27 @@ class Guard:
             if crowd and crowd.burst:
                 crowd.burst.moved(before, after)
 
-    def _crowds_of(self, poll: str, packed: bytes, now: int) -> Iterator["_Crowd"]:
+    def _crowds_of(self, poll: str, packed: bytes, now: int) -> list["_Crowd"]:
+        crowds = []
         for source, most in self._sources(packed, now):
-            crowd = self._crowds.get((poll, source)) or _Crowd(source, most, now)
-            self._crowds.set((poll, source), crowd)
-            yield crowd
+            key = (poll, source)
+            crowd = self._crowds.get(key) or _Crowd(source, most, now)
+            self._crowds.set(key, crowd)
+            crowds.append(crowd)
+        return crowds
 
-    def _sources(self, packed: bytes, now: int) -> Iterator[tuple[bytes, int]]:
-        yield self._hash(packed, now), CROWD
+    def _sources(self, packed: bytes, now: int) -> list[tuple[bytes, int]]:
+        sources = [(self._hash(packed, now), CROWD)]
         if len(packed) == 8:
-            yield self._hash(packed[:6], now), NETWORK
+            sources.append((self._hash(packed[:6], now), NETWORK))
+        return sources
 
     def _hash(self, packed: bytes, now: int) -> bytes:
         if now >= self._key_ends:
-            self._key, self._key_ends = secrets.token_bytes(32), now + KEY_CHANGES
-        return hashlib.blake2b(packed, digest_size=8, key=self._key).digest()
+            self._keyed, self._key_ends = _keyed(), now + KEY_CHANGES
+        hashed = self._keyed.copy()
+        hashed.update(packed)
+        return hashed.digest()
 
     # Bursts
 
@@ -325,6 +329,8 @@ class _Crowd:
         Return the ballots of the last minute as a part of those that are nothing strange: a moving
         average, to which a ballot counts less the longer ago it was. n a minute for long give n.
         """
+        if not self.level:
+            return 0.0
         return self.level * math.exp((self.at - now) / MINUTE) / self.most
 
     def add(self, now: int) -> float:
@@ -373,6 +379,11 @@ class _Burst:
             challenged=self.challenged,
             choices={code: n for code, n in self.choices.items() if n},
         )
+
+
+def _keyed() -> hashlib.blake2b:
+    """Return a hash of nothing yet, with a key that nobody knows."""
+    return hashlib.blake2b(digest_size=8, key=secrets.token_bytes(32))
 
 
 def pack(address: str) -> bytes:
