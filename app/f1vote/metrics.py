@@ -39,6 +39,9 @@ MOST_SERIES = 400
 READ_SECONDS = 1.0
 LAG_PERIOD = 0.25
 
+# Of an HTTP status, by its hundreds.
+CLASSES = tuple(f"{hundreds}xx" for hundreds in range(10))
+
 Key = tuple[str, ...]
 Sample = tuple[dict[str, str], int | float | Distribution]
 Family = tuple[type[Collector], str, str, Iterable[Sample]]
@@ -110,7 +113,7 @@ class Metrics:
         Count an answer and the ``seconds`` until it began. ``route`` is the template and never
         the path that was asked for; None if no route matched.
         """
-        self._observe(self._requests, (route or "none", method, f"{status // 100}xx"), seconds)
+        self._observe(self._requests, (route or "none", method, CLASSES[status // 100]), seconds)
 
     def redis(self, command: str, seconds: float, ok: bool) -> None:
         """Count an answer of Redis to ``command``, or that there was none (not ``ok``)."""

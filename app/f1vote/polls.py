@@ -23,6 +23,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Poll:
     voters: str
     listed: bool
 
-    @property
+    @cached_property
     def codes(self) -> tuple[str, ...]:
         """The codes of its choices, in their order."""
         return tuple(choice.code for choice in self.choices)

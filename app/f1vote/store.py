@@ -33,7 +33,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha1
 from itertools import islice
 from pathlib import Path
@@ -288,10 +288,7 @@ class Store:
         self._clock = float(now) - loop.time()
         if votes and not lines:
             raise Unreachable("the call reached Redis too late")
-        return [
-            Cast(Outcome(outcome), _codes(held))
-            for outcome, _, held in (line.partition(" ") for line in lines)
-        ]
+        return [_cast(line) for line in lines]
 
     async def _read_pages(
         self, poll: Poll, receipts: Sequence[str]
@@ -485,7 +482,14 @@ def _points(poll: Poll) -> str:
 def _written(poll: Poll, choices: Sequence[str]) -> str:
     """Return ``choices`` as a vote is written; what is no choice becomes one that never is."""
     known = poll.codes
-    return ">".join(code if code in known else "?" for code in choices[: len(known) + 1])
+    return ">".join([code if code in known else "?" for code in choices[: len(known) + 1]])
+
+
+@lru_cache(maxsize=1024)
+def _cast(line: str) -> Cast:
+    """Return what a line of the script's answer says; they are few, and come again and again."""
+    outcome, _, held = line.partition(" ")
+    return Cast(Outcome(outcome), _codes(held))
 
 
 def _codes(vote: str) -> tuple[str, ...]:
