@@ -15,6 +15,7 @@ from f1vote.i18n import Texts
 from f1vote.pages import Pages, Visit
 from f1vote.polls import Choice, Poll, load
 from f1vote.store import Standing
+from tests.app.servers import ask
 from tests.conftest import ROOT
 
 POLLS = {poll.id: poll for poll in load(ROOT / "app" / "polls")}
@@ -391,6 +392,13 @@ def test_addresses_without_a_poll_are_told_so(app):
         assert voter.post("/nowhere/vote", data={"choice": "VER"}).status_code == 404
         assert voter.get(f"/{RACE.id}/vote").status_code == 405
         assert voter.head(f"/{RACE.id}").status_code == 200
+
+
+def test_no_link_leads_to_another_host(app):
+    page = ask("GET", f"{app.url}//evil.example/x")
+    assert page.status_code == 404
+    assert not re.search(r'(href|action|content)="(https?:)?//evil', page.text)
+    assert 'href="/evil.example/x?lang=fr"' in page.text
 
 
 def test_a_ballot_is_given_once(app):

@@ -98,7 +98,9 @@ class Context:
 
     def visit(self, request: Request) -> Visit:
         """Return to whom a page is shown."""
-        return Visit(self.language(request), _asked(request), request.path, self.root(request))
+        # With two slashes at its start a link would lead to another host (RFC 3986, 4.2).
+        path = "/" + request.path.lstrip("/")
+        return Visit(self.language(request), _asked(request), path, self.root(request))
 
     def root(self, request: Request) -> str:
         """Return our address without a path, as settings or else the request tell it."""
