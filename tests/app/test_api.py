@@ -212,14 +212,6 @@ def test_every_page_answers_head(app):
         assert head.headers["content-type"] == got.headers["content-type"]
 
 
-def test_each_answer_has_an_id_of_ours(app):
-    given = {"x-request-id": "given-by-a-stranger"}
-    ids = {ask("GET", f"{app.url}{path}", headers=given).headers["x-request-id"]
-           for path in ("/api/polls", "/api/nope", "/", "/nope")}  # fmt: skip
-    assert len(ids) == 4
-    assert "given-by-a-stranger" not in ids
-
-
 @pytest.fixture(scope="module")
 def behind_proxy(redis_server, tmp_path_factory):
     app = App(
@@ -230,15 +222,13 @@ def behind_proxy(redis_server, tmp_path_factory):
     app.stop()
 
 
-def test_behind_a_proxy_a_well_formed_id_is_kept(behind_proxy):
-    def answered(given: str) -> str:
-        headers = [(b"x-request-id", given.encode())]
-        answer = ask("GET", f"{behind_proxy.url}/api/polls", headers=headers)
-        return str(answer.headers["x-request-id"])
-
-    assert answered("5b2c0a4e-0001") == "5b2c0a4e-0001"
-    for wrong in ("short", "x" * 65, 'quo"te-in-it', "with space in", "é" * 10, ""):
-        assert answered(wrong) != wrong
+def test_each_answer_has_an_id_of_ours(app, behind_proxy):
+    given = {"x-request-id": "given-by-a-stranger"}
+    ids = {ask("GET", f"{url}{path}", headers=given).headers["x-request-id"]
+           for url in (app.url, behind_proxy.url)
+           for path in ("/api/polls", "/api/nope", "/", "/nope")}  # fmt: skip
+    assert len(ids) == 8
+    assert "given-by-a-stranger" not in ids
 
 
 def test_behind_a_proxy_its_word_decides_who_asks(behind_proxy, redis_server):

@@ -1,6 +1,5 @@
 """A request: its id, its beginning, what it claims to be."""
 
-import re
 import secrets
 from itertools import count
 from time import perf_counter
@@ -12,14 +11,12 @@ from sanic.exceptions import BadURL
 # Told apart from those of other processes; not a secret.
 _PROCESS = secrets.token_hex(4)
 _numbers = count(1)
-# What a proxy's id may look like: it goes into logs as it is.
-WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{7,63}")
 
 
 class VoteRequest(Request):
     """
-    A request with the time of its beginning (``began``, s of perf_counter). Its ``id`` is ours,
-    or a trusted proxy's if there is one.
+    A request with the time of its beginning (``began``, s of perf_counter). Its ``id`` is ours: one
+    that came along may be anybody's.
     """
 
     __slots__ = ("began",)
@@ -38,9 +35,7 @@ class VoteRequest(Request):
     def id(self) -> str:
         """The id by which the logs and the answer name this request."""
         if self._id is None:
-            given = self.headers.get("x-request-id") if self.app.config.PROXIES_COUNT else None
-            trusted = given is not None and WELL_FORMED.fullmatch(given)
-            self._id = given if trusted else f"{_PROCESS}-{next(_numbers):x}"
+            self._id = f"{_PROCESS}-{next(_numbers):x}"
         return str(self._id)
 
 
