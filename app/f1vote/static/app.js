@@ -129,21 +129,23 @@ class PollPage {
 
   // From the server: its page, or its events
 
-  async refresh() {
+  /** Ask for the page and show it; if ``insist``, ask until it comes. */
+  async refresh(insist = this.state === "silent") {
     try {
       const answer = await fetch(location.pathname + location.search, { cache: "no-store" });
-      if (answer.ok) this.show(await answer.text());
-      else if (this.state === "silent") pause(SILENT_MS).then(() => this.refresh());
-    } catch {
-      if (this.state === "silent") pause(SILENT_MS).then(() => this.refresh());
-    }
+      if (answer.ok && this.show(await answer.text())) return;
+    } catch { /* as if it were not ok */ }
+    if (insist) pause(SILENT_MS).then(() => this.refresh(true));
   }
 
-  /** Show the page ``html`` in place of this one, moving as little as possible. */
+  /**
+   * Show the page ``html`` in place of this one, moving as little as possible; return if it is a
+   * page of this poll.
+   */
   show(html) {
     const page = new DOMParser().parseFromString(html, "text/html");
     const main = page.getElementById("main");
-    if (main?.dataset.poll !== this.main.dataset.poll) return;
+    if (main?.dataset.poll !== this.main.dataset.poll) return false;
     const same = main.dataset.state === this.state && main.querySelectorAll(".slot").length === all(".slot").length;
     const seen = this.main.dataset.seen;
     Object.assign(this.main.dataset, main.dataset);
@@ -166,6 +168,7 @@ class PollPage {
     this.markLive();
     // Who may see the standings may have changed with the vote.
     if (main.dataset.seen !== seen) this.listen();
+    return true;
   }
 
   put(id, page) {
@@ -311,8 +314,10 @@ class PollPage {
     try {
       const answer = await fetch(action, { method: "POST", body });
       const html = await answer.text();
-      if (answer.ok) {
-        this.show(html);
+      // A counted vote is answered with the way to the page. What came of that way is another
+      // matter: without the counting room the page is a 503.
+      if (answer.ok || answer.redirected) {
+        if (!this.show(html)) this.refresh(true);
         this.say(taken ? texts.withdrawn : texts.voted);
         return;
       }

@@ -1,9 +1,10 @@
 """A voter in a real browser: without scripts, by keyboard alone, by touch, while others vote."""
 
 import re
+import signal
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from f1vote import codes, receipts
 from tests.app.browser.chromium import DESKTOP, NARROW, PHONE
@@ -204,6 +205,40 @@ def test_the_page_comes_back_with_the_counting_room(visitor, redis_server):
     expect(page.locator(".slot button").first).to_be_enabled()
     page.get_by_role("button", name="Sainz").tap()
     expect(page.locator("#ticket")).to_contain_text("Sainz")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_vote_is_told_as_counted_when_its_page_cannot_be_shown(visitor, redis_server, ours):
+    """Redis is silent right after the vote; ``ours``: is the 503 a page of the app?"""
+    page = visitor().open("/race")
+
+    def vote(route: Route) -> None:
+        answer = route.fetch(max_redirects=0)
+        assert answer.status == 303
+        redis_server.process.send_signal(signal.SIGSTOP)
+        route.fulfill(response=answer)
+
+    page.route("**/race/vote", vote)
+    if not ours:
+        # Requests that follow a redirect pass Playwright by: the page is told of them itself.
+        page.evaluate("""() => {
+          const ask = fetch;
+          globalThis.fetch = async (...all) => {
+            const answer = await ask(...all);
+            return answer.redirected
+              ? { ok: false, redirected: true, status: 503, text: async () => "no upstream" }
+              : answer;
+          };
+        }""")
+    try:
+        page.get_by_role("button", name="Sainz").tap()
+        expect(page.locator("#said")).to_have_text("Your vote is counted.")
+        expect(page.locator("#alarm")).to_be_empty()
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+    # What it changed follows by itself.
+    expect(page.locator("#ticket")).to_contain_text("Sainz")
+    expect(page.locator('.slot [aria-pressed="true"]')).to_contain_text("Sainz")
 
 
 @pytest.mark.parametrize(
