@@ -98,6 +98,7 @@ def test_without_redis_the_page_stays_and_a_vote_is_refused_in_time(pair):
             assert "ne répond pas" in answer.text
             assert int(answer.headers["retry-after"]) > 0
         page = voter.get("/canary")
+        assert (page.status_code, int(page.headers["retry-after"]) > 0) == (503, True)
         assert "ne répond pas" in page.text
         assert "<main" in page.text
         assert voter.get("/").status_code == 200

@@ -17,8 +17,8 @@ from f1vote.pages import PLACES
 from f1vote.polls import Poll
 from f1vote.store import Standing, Unreachable
 from f1vote.web.context import Context
-from f1vote.web.errors import Refused, Told
-from f1vote.web.vote import cast
+from f1vote.web.errors import RETRY_AFTER, Refused, Told
+from f1vote.web.vote import Desk
 
 READ = ("GET", "HEAD")
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
@@ -57,6 +57,7 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
 class _Site:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._desk = Desk(context)
         self._pages = context.pages
         self._listed = [poll for poll in context.polls.values() if poll.listed]
 
@@ -84,7 +85,10 @@ class _Site:
         page = self._pages.poll(
             context.visit(request), asked, standing, held, receipt, admitted=admitted
         )
-        response = html(page, 200 if standing else 503)
+        response = html(page)
+        if standing is None:
+            response.status = 503
+            response.headers["retry-after"] = str(RETRY_AFTER)
         if context.voter(request) is None:
             context.give_ballot(response)
         return response
@@ -134,7 +138,7 @@ class _Site:
         return await self._take_code(request, asked, _form(request).get("code") or "")
 
     async def _cast(self, request: Request, poll: Poll, choices: Sequence[str]) -> HTTPResponse:
-        await cast(self._context, request, poll, choices, _form(request).get("work"))
+        await self._desk.cast(request, poll, choices, _form(request).get("work"))
         return self._back(request, poll)
 
     async def _take_code(self, request: Request, poll: Poll, typed: str) -> HTTPResponse:
