@@ -185,7 +185,8 @@ class Pages:
             poll=poll,
             asked=asked,
             receipt=receipts.show(receipt) if receipt else None,
-            held=[by_code[code] for code in held if code in by_code],
+            # A choice that the poll's file no longer names is counted all the same.
+            held=[(code, by_code.get(code)) for code in held],
         )
 
     def privacy(self, visit: Visit) -> str:

@@ -350,6 +350,13 @@ class Store:
                         f"{poll.id}: was voted on for points {points}, its file says "
                         f"{_points(poll)}; put that back, or reset the poll"
                     )
+                tally = await self._ask("tally", self._redis.hgetall(_key(poll, "tally")))
+                held = {code for code, points in tally.items() if points != "0"}
+                if gone := sorted(held - set(poll.codes)):
+                    wrong.append(
+                        f"{poll.id}: votes hold {', '.join(gone)}, which its file does not name; "
+                        f"put that back, or reset the poll"
+                    )
         except Unreachable as error:
             return [f"Redis does not answer: {error}"]
         return wrong

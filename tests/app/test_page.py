@@ -285,6 +285,12 @@ def test_a_receipt_is_answered(receipt, held, said):
     assert ("Lando Norris" in page.text) == bool(held)
 
 
+def test_a_choice_that_the_file_lost_is_counted_on_its_receipt():
+    page = Page(PAGES.receipt(visit(), RACE, "7k2m", RECEIPT, ("OUT",)))
+    assert "This vote is counted" in page.text
+    assert "OUT" in page.text
+
+
 def test_files_have_a_name_for_ever_and_name_only_each_other():
     for path, file in PAGES.files.items():
         assert re.fullmatch(r"/static/[\w-]+\.[0-9a-f]{12}\.\w+", path)

@@ -374,6 +374,23 @@ def test_readiness_wants_a_durable_redis_and_the_points_that_were_counted(redis_
     run(redis_server, [POLL, RANKED], work)
 
 
+def test_readiness_wants_every_choice_that_votes_hold(redis_server):
+    async def work(store: Store) -> None:
+        await store.cast(POLL, ANN, ["NOR"])
+        await store.cast(POLL, BOB, ["VER"])
+        await store.cast(POLL, BOB, ["HAM"])
+        await store.cast(POLL, BOB, [])
+        without = [choice for choice in POLL.choices if choice.code not in ("NOR", "VER", "HAM")]
+        async with opened(redis_server, replace(POLL, choices=tuple(without))) as changed:
+            (told,) = await changed.problems()
+        assert "test: votes hold NOR, which" in told
+        await store.cast(POLL, ANN, ["LEC"])
+        async with opened(redis_server, replace(POLL, choices=tuple(without))) as changed:
+            assert await changed.problems() == []
+
+    run(redis_server, [POLL], work)
+
+
 def test_each_call_is_observed(own_redis):
     seen: list[tuple[str, bool]] = []
 
