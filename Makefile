@@ -88,10 +88,12 @@ check: .venv/dev.stamp  ## Lint, types, formats: no machine is touched, under a 
 	@git ls-files '*.sls' | xargs salt-lint
 
 unit: .venv/dev.stamp  ## Every test that needs no machine
+	@# One process each: the lab's moto and the driver's are set up otherwise, and Playwright keeps an
+	@# event loop running.
 	@pytest tests/unit/cloud
-	@# The lab's moto and the driver's are set up otherwise: one process each.
-	@pytest -m 'not lab and not e2e' --ignore tests/unit/cloud --ignore tests/cloud --ignore tests/unit tests
-	@pytest -m 'not lab and not e2e' --ignore tests/unit/cloud --cov --cov-fail-under=90 tests/unit
+	@pytest tests/app/browser
+	@pytest -m 'not lab and not e2e' --ignore tests/unit --ignore tests/app/browser --ignore tests/cloud tests
+	@pytest --cov --cov-fail-under=90 --ignore tests/unit/cloud tests/unit
 
 e2e: .venv/dev.stamp  ## The whole road in the lab, from outside
 	@pytest -x tests/e2e/test_[1-9]_*.py tests/cloud tests/e2e/test_99_again.py
