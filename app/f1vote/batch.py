@@ -53,14 +53,23 @@ class Batch(Generic[Item, Answer]):
 
     async def ask(self, item: Item) -> Answer:
         """Return the answer to ``item``; raise Unreachable within the deadline."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.put(item, answer)
+        return await answer
+
+    def put(self, item: Item, answer: "asyncio.Future[Answer]") -> None:
+        """
+        Let ``answer`` be the one to ``item``, or Unreachable, within the deadline.
+
+        Raises:
+            Unreachable: too many wait.
+        """
         if len(self._waiting) >= MOST_WAITING:
             raise Unreachable(f"{MOST_WAITING} others wait for Redis")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(item, loop.create_future(), loop.time() + self._deadline)
-        self._waiting.append(waiting)
+        self._waiting.append(_Waiting(item, answer, loop.time() + self._deadline))
         if self._task is None:
             self._task = loop.create_task(self._run())
-        return await waiting.future
 
     async def close(self) -> None:
         """Give up what still waits."""

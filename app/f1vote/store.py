@@ -239,12 +239,26 @@ class Store:
             Unreachable: nobody knows if it was counted. The same call can be made again.
             ValueError: ``receipt`` is none.
         """
+        answer: asyncio.Future[Cast] = asyncio.get_running_loop().create_future()
+        self.put(poll, receipt, choices, answer)
+        return await answer
+
+    def put(
+        self, poll: Poll, receipt: str, choices: Sequence[str], answer: "asyncio.Future[Cast]"
+    ) -> None:
+        """
+        Do as `cast` does; what it returns or raises is for ``answer``.
+
+        Raises:
+            Unreachable: too many wait.
+            ValueError: ``receipt`` is none.
+        """
         if len(receipt) != LENGTH or not receipt.isalnum():
             raise ValueError(f"{receipt!r} is not a receipt")
         known = self._casts.get(poll.id)
         if known is None or known[0] is not poll:
             known = self._casts[poll.id] = poll, Batch(partial(self._send_votes, poll), DEADLINE)
-        return await known[1].ask((receipt, _written(poll, choices)))
+        known[1].put((receipt, _written(poll, choices)), answer)
 
     async def standing(self, poll: Poll) -> Standing:
         """Return how ``poll`` stands; raise Unreachable."""

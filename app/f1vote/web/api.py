@@ -13,7 +13,7 @@ from f1vote.web.answers import json
 from f1vote.web.context import Context
 from f1vote.web.errors import Refused
 from f1vote.web.request import is_json
-from f1vote.web.vote import cast
+from f1vote.web.vote import Desk
 
 READ = ("GET", "HEAD")
 
@@ -35,6 +35,7 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
 class _Api:
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.desk = Desk(context)
 
     async def polls(self, _: Request) -> HTTPResponse:
         polls = self.context.polls.values()
@@ -81,7 +82,7 @@ class _Api:
         work = body.get("work")
         if work is not None and not isinstance(work, str):
             raise Refused("400")
-        done, receipt = await cast(self.context, request, poll, choices, work)
+        done, receipt = await self.desk.cast(request, poll, choices, work)
         return json(
             {
                 "outcome": done.outcome,
