@@ -15,7 +15,7 @@ upgrade:
     - workers: {{ fleet['workers'] | json }}
     # As a voter reaches it: through the ingress on the master.
     - app:
-        url: https://{{ knobs['network']['master_ip'] }}/readyz
+        url: https://{{ knobs['network']['master_ip'] }}/api/polls/canary/results
         host: {{ knobs['domain'] | json }}
     - drain: {{ knobs['upgrade']['drain'] | json }}
     - backup_required: {{ knobs['backup']['required'] | json }}
