@@ -143,12 +143,14 @@ class Pages:
         receipt: str | None = None,
         *,
         admitted: bool = True,
+        typed: str = "",
     ) -> str:
         """
         Return the page of ``poll`` for who holds the choices ``held`` under ``receipt``.
 
         ``standing`` None: the counting room does not answer. ``admitted`` False: the poll takes
-        one-time codes, and this browser brought none.
+        one-time codes, and this browser brought none. ``typed``: another code than the one that it
+        votes with came along, and waits for the voter's word.
         """
         by_code = {choice.code: choice for choice in poll.choices}
         seen = standing is not None and standing.visible(poll, bool(held))
@@ -162,6 +164,7 @@ class Pages:
             held=[by_code[code] for code in held if code in by_code],
             receipt=receipts.show(receipt) if receipt and held else None,
             admitted=admitted,
+            typed=typed,
             short=max(map(len, names)) <= SHORT_NAME,
             rows=rows(poll.choices, standing.points) if standing and seen else None,
         )

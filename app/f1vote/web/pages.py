@@ -18,6 +18,7 @@ from f1vote.polls import Poll
 from f1vote.store import Standing, Unreachable
 from f1vote.web.context import Context
 from f1vote.web.errors import RETRY_AFTER, Refused, Told
+from f1vote.web.request import same_origin
 from f1vote.web.vote import Desk
 
 READ = ("GET", "HEAD")
@@ -73,8 +74,10 @@ class _Site:
 
     async def poll(self, request: Request, poll: str) -> HTTPResponse:
         asked, context = self._asked(poll), self._context
-        given = request.args.get("code")
-        if given and asked.voters == "codes":
+        given = request.args.get("code") if asked.voters == "codes" else None
+        # Any site may lead here by a link: what the browser votes with is changed by the voter.
+        kept = context.code(request, asked) if given else None
+        if given and (kept is None or codes.read(given) in (None, kept)):
             return await self._take_code(request, asked, given)
         receipt = context.receipt(request, asked)
         standing: Standing | None = None
@@ -83,8 +86,9 @@ class _Site:
             standing, held = await context.store.page(asked, receipt)
         admitted = asked.voters == "cookie" or receipt is not None
         page = self._pages.poll(
-            context.visit(request), asked, standing, held, receipt, admitted=admitted
-        )
+            context.visit(request), asked, standing, held, receipt,
+            admitted=admitted, typed=(given or "")[:MOST_TYPED],
+        )  # fmt: skip
         response = html(page)
         if standing is None:
             response.status = 503
@@ -135,6 +139,8 @@ class _Site:
         asked = self._asked(poll)
         if asked.voters != "codes":
             raise Refused("404")
+        if not same_origin(request):
+            raise Refused("origin")
         return await self._take_code(request, asked, _form(request).get("code") or "")
 
     async def _cast(self, request: Request, poll: Poll, choices: Sequence[str]) -> HTTPResponse:
