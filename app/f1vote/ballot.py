@@ -4,8 +4,8 @@ Ballots: who votes, without knowing who they are.
 A ballot is 128 random bits in URL-safe base64 and, after a dot, the first 128 bits of their
 HMAC-SHA256 (RFC 2104, section 5) in hexadecimal. Only this app can make one; nothing about the
 voter is in it. A one-time code that a browser keeps is signed in the same way, for one poll. The
-first key signs, every key verifies: a key is replaced by putting a new one before it, and dropped
-when its ballots are.
+first key signs, every key verifies: a key is replaced by putting a new one before it. Whoever comes
+back gets the same ballot signed anew; when the old key is dropped, the others are strangers.
 """
 
 import hmac
@@ -23,7 +23,12 @@ CODE_PURPOSE = b"f1vote code 1\0"
 def issue(keys: Sequence[bytes]) -> tuple[str, str]:
     """Return a new voter's id and the ballot (cookie value) that proves it."""
     voter = secrets.token_urlsafe(ID_BYTES)
-    return voter, f"{voter}.{_sign(keys[0], PURPOSE, voter)}"
+    return voter, sign(keys, voter)
+
+
+def sign(keys: Sequence[bytes], voter: str) -> str:
+    """Return the ballot of ``voter`` (id)."""
+    return f"{voter}.{_sign(keys[0], PURPOSE, voter)}"
 
 
 def read(keys: Sequence[bytes], ballot: str | None) -> str | None:

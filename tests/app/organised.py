@@ -36,7 +36,7 @@ def write_polls(folder: Path) -> Path:
     return polls
 
 
-def organised(folder: Path, redis_url: str) -> App:
+def organised(folder: Path, redis_url: str, older_key: bytes = b"") -> App:
     """Start an app with these polls, a token and a key to sign with."""
     (folder / "admin-token").write_text(TOKEN + "\n")
     (folder / "sign-key").write_text(SECRET + "\n")
@@ -44,6 +44,7 @@ def organised(folder: Path, redis_url: str) -> App:
         folder,
         redis_url,
         write_polls(folder),
+        older_key=older_key,
         F1_ADMIN_TOKEN_FILE=str(folder / "admin-token"),
         F1_SIGN_KEY_FILE=str(folder / "sign-key"),
         F1_CHALLENGE="never",

@@ -75,7 +75,8 @@ class Redis:
 class App:
     """
     ``python -m f1vote serve`` on free ports of loopback: ``url`` for voters, ``ops_url`` for
-    operators. Its log is the file ``log``. ``environ`` adds to its environment.
+    operators. Its log is the file ``log``. ``older_key`` signed cookies before ``key``. ``environ``
+    adds to its environment.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class App:
         redis_url: str,
         polls: Path = ROOT / "app" / "polls",
         ready: bool = True,
+        older_key: bytes = b"",
         **environ: str,
     ) -> None:
         self.port, self.ops_port = free_port(), free_port()
@@ -91,7 +93,7 @@ class App:
         self.ops_url = f"http://127.0.0.1:{self.ops_port}"
         self.key = b"a secret of the tests, 32 bytes or more"
         key = folder / "cookie-key"
-        key.write_bytes(self.key)
+        key.write_bytes(self.key + b"\n" + older_key)
         self.log = folder / f"app-{self.port}.log"
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("F1_")},

@@ -113,6 +113,7 @@ def test_a_ballot_is_good_for_the_key_that_made_it_and_no_other():
     assert ballot.read((new, KEY), value) == voter
     assert ballot.read((new,), value) is None
     assert ballot.read((new,), ballot.issue((new, KEY))[1]) is not None
+    assert ballot.read((new,), ballot.sign((new, KEY), voter)) == voter
     assert len({ballot.issue((KEY,))[0] for _ in range(100)}) == 100
 
 

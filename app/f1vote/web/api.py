@@ -54,8 +54,7 @@ class _Api:
                 "receipt": receipts.show(receipt) if receipt and held else None,
             }
         )
-        if self.context.voter(request) is None:
-            self.context.give_ballot(answer)
+        self.context.keep(request, answer, asked)
         return answer
 
     async def results(self, request: Request, poll: str) -> HTTPResponse:

@@ -49,12 +49,12 @@ class Context:
 
     def voter(self, request: Request) -> str | None:
         """Return the id in the ballot that the browser brought; None if it brought none of ours."""
-        cookies = request.headers.get("cookie")
-        found = _BALLOT.search(cookies) if cookies else None
-        return ballot.read(self.settings.cookie_keys, found[1]) if found else None
+        return ballot.read(self.settings.cookie_keys, _brought(request))
 
     def code(self, request: Request, poll: Poll) -> str | None:
         """Return the one-time code of ``poll`` that the browser keeps, if it keeps one."""
+        if poll.voters != "codes":
+            return None
         value = request.cookies.get(CODE_COOKIE + poll.id)
         return ballot.read_code(self.settings.cookie_keys, poll.id, value)
 
@@ -79,16 +79,25 @@ class Context:
 
     # What it is given
 
-    def give_ballot(self, response: HTTPResponse) -> str:
-        """Set the cookie of a new voter on ``response``; return the voter's id."""
-        voter, value = ballot.issue(self.settings.cookie_keys)
-        _set_cookie(response, COOKIE, value)
-        return voter
+    def keep(self, request: Request, response: HTTPResponse, poll: Poll) -> None:
+        """
+        Set on ``response`` what the browser needs to vote in ``poll``: a ballot if it brought none,
+        and what it brought if an older key signed that.
+        """
+        keys, brought = self.settings.cookie_keys, _brought(request)
+        voter = ballot.read(keys, brought)
+        value = ballot.sign(keys, voter) if voter else ballot.issue(keys)[1]
+        if value != brought:
+            _set_cookie(response, COOKIE, value)
+        if code := self.code(request, poll):
+            self.give_code(request, response, poll, code)
 
-    def give_code(self, response: HTTPResponse, poll: Poll, code: str) -> None:
-        """Set the cookie that keeps the one-time ``code`` of ``poll`` on ``response``."""
+    def give_code(self, request: Request, response: HTTPResponse, poll: Poll, code: str) -> None:
+        """Set the cookie that keeps the one-time ``code`` of ``poll``, unless it is kept so."""
+        name = CODE_COOKIE + poll.id
         value = ballot.sign_code(self.settings.cookie_keys, poll.id, code)
-        _set_cookie(response, CODE_COOKIE + poll.id, value)
+        if value != request.cookies.get(name):
+            _set_cookie(response, name, value)
 
     # In which words
 
@@ -112,6 +121,12 @@ class Context:
         if self.settings.proxies and request.headers.get("x-forwarded-proto") == "https":
             scheme = "https"
         return f"{scheme}://{host}"
+
+
+def _brought(request: Request) -> str | None:
+    cookies = request.headers.get("cookie")
+    found = _BALLOT.search(cookies) if cookies else None
+    return found[1] if found else None
 
 
 def _asked(request: Request) -> str | None:

@@ -93,8 +93,7 @@ class _Site:
         if standing is None:
             response.status = 503
             response.headers["retry-after"] = str(RETRY_AFTER)
-        if context.voter(request) is None:
-            context.give_ballot(response)
+        context.keep(request, response, asked)
         return response
 
     async def receipt(self, request: Request, poll: str) -> HTTPResponse:
@@ -152,7 +151,7 @@ class _Site:
         if code is None:
             raise Refused("mistyped", told=MISTYPED)
         response = self._back(request, poll)
-        self._context.give_code(response, poll, code)
+        self._context.give_code(request, response, poll, code)
         return response
 
     def _back(self, request: Request, poll: Poll) -> HTTPResponse:
