@@ -18,6 +18,8 @@ from f1vote.web.request import same_origin
 _ACCEPTED = frozenset(ACCEPTED)
 # What is logged on the way of many belongs to none of their requests.
 _NOBODY = Variables()
+# More together are not cheaper.
+ENOUGH = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -36,8 +38,8 @@ class _Vote:
 
 class Desk:
     """
-    Where votes arrive. Those that come in the same turn of the loop are taken together, each step
-    for all of them before the next: code that runs many times in a row stays in the processor's
+    Where votes arrive. Those that come close together are taken together, each step for all of
+    them before the next: code that runs many times in a row stays in the processor's
     nearest cache, and a vote takes a quarter less of a core.
     """
 
@@ -57,7 +59,7 @@ class Desk:
         loop, metrics = asyncio.get_running_loop(), self._context.metrics
         vote = _Vote(request, poll, choices, work, loop.create_future())
         if not self._arrived:
-            loop.call_soon(self._take, context=_NOBODY)
+            loop.call_soon(self._wait, 0, context=_NOBODY)
         self._arrived.append(vote)
         try:
             done = await vote.answer
@@ -71,6 +73,14 @@ class Desk:
         if outcome is not Outcome.SAME:
             self._context.guard.counted(poll.id, vote.address, done.held, choices)
         return done, vote.receipt
+
+    def _wait(self, before: int) -> None:
+        """Take them once a turn of the loop, some µs if it is idle, brings nobody more."""
+        arrived = len(self._arrived)
+        if before < arrived < ENOUGH:
+            asyncio.get_running_loop().call_soon(self._wait, arrived)
+        else:
+            self._take()
 
     def _take(self) -> None:
         votes, self._arrived = self._arrived, []
