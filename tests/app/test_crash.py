@@ -12,4 +12,4 @@ def test_no_acknowledged_vote_is_lost_or_doubled():
 
 
 def test_a_redis_that_forgets_would_be_found_out():
-    assert any("holds" in line for line in crash(rounds=3, seed=7, log=False).wrong)
+    assert any("holds" in line for line in crash(rounds=8, seed=7, log=False).wrong)

@@ -306,7 +306,7 @@ def test_the_model_would_find_a_wrong_script(redis_server, right, wrong, finders
         run_state_machine_as_test(
             Wrong,
             settings=settings(
-                max_examples=300, stateful_step_count=40, deadline=None, derandomize=True,
+                max_examples=2000, stateful_step_count=40, deadline=None, derandomize=True,
                 report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
                 phases=[Phase.generate],
             ),
