@@ -495,7 +495,10 @@ def test_the_upgrade_wants_the_lock_and_asks_as_a_voter(tree: Make) -> None:
     data = arguments(made.render("cluster/upgrade.sls"), "upgrade", "cluster.upgraded")
     assert data["version"] == made.pillar["versions"]["k3s"]["version"]
     assert (data["master"], data["workers"]) == ("f1-master", ["f1-worker-1", "f1-worker-2"])
-    assert data["app"] == {"url": "https://10.20.1.10/api/polls/canary/results", "host": "vote.example.net"}
+    assert data["app"] == {
+        "url": "https://10.20.1.10/api/polls/canary/results",
+        "host": "vote.example.net",
+    }
     assert (data["drain"], data["backup_required"], data["without_backup"]) == (False,) * 3
 
 
