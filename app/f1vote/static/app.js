@@ -148,6 +148,7 @@ class PollPage {
     if (main?.dataset.poll !== this.main.dataset.poll) return false;
     const same = main.dataset.state === this.state && main.querySelectorAll(".slot").length === all(".slot").length;
     const seen = this.main.dataset.seen;
+    const unsent = this.unsent;
     Object.assign(this.main.dataset, main.dataset);
     if (same) {
       this.put("strip", page);
@@ -164,6 +165,7 @@ class PollPage {
         title.focus({ preventScroll: true });
       }
     }
+    if (unsent) this.fillPodium(unsent);
     this.enhance();
     this.markLive();
     // Who may see the standings may have changed with the vote.
@@ -187,7 +189,11 @@ class PollPage {
       const here = this.main.querySelector(`.slot [value="${button.value}"]`);
       here.setAttribute("aria-pressed", button.getAttribute("aria-pressed"));
     }
-    for (const select of all("select", main)) byId(select.id).value = select.value;
+    for (const select of all("select", main)) {
+      const here = byId(select.id);
+      [...here.options].forEach((option, index) => { option.defaultSelected = select.options[index].defaultSelected; });
+      here.value = select.value;
+    }
   }
 
   listen() {
@@ -217,9 +223,10 @@ class PollPage {
     clearInterval(this.asking);
     this.asking = setInterval(async () => {
       try {
-        const answer = await fetch(`${this.url}/results`, { cache: "no-store" });
+        let answer = await fetch(`${this.url}/results`, { cache: "no-store" });
+        // Covered; the state of the poll, and how many voted, is told to everybody.
+        if (answer.status === 403) answer = await fetch(this.url, { cache: "no-store" });
         if (answer.ok) this.heard(await answer.json());
-        else if (answer.status === 403) await this.refresh();
       } catch { /* the next question may reach it */ }
     }, POLL_MS);
   }
@@ -353,6 +360,18 @@ class PollPage {
 
   get picks() { return all("[data-podium] select").map((select) => select.value).filter(Boolean); }
 
+  /** What the podium's fields hold, if that is not what the server last wrote there. */
+  get unsent() {
+    const selects = all("[data-podium] select");
+    const touched = selects.some(({ options, selectedIndex }) =>
+      selectedIndex !== Math.max(0, [...options].findIndex((option) => option.defaultSelected)));
+    return touched && selects.map((select) => select.value);
+  }
+
+  fillPodium(codes) {
+    all("[data-podium] select").forEach((select, index) => { select.value = codes[index] ?? ""; });
+  }
+
   pick(code) {
     const selects = all("[data-podium] select");
     const picks = this.picks;
@@ -366,7 +385,7 @@ class PollPage {
       picks.push(code);
       this.say(fill(texts.picked, { name, place: picks.length }), false);
     }
-    selects.forEach((select, index) => { select.value = picks[index] ?? ""; });
+    this.fillPodium(picks);
     this.showPodium();
   }
 

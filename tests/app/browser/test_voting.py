@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from f1vote import codes, receipts
-from tests.app.browser.chromium import DESKTOP, NARROW, PHONE
+from tests.app.browser.chromium import DEADLINE_MS, DESKTOP, NARROW, PHONE
 
 
 def order(page: Page) -> list[str]:
@@ -23,7 +23,12 @@ def grid(page: Page) -> list[str]:
 def close_in(redis_server, poll: str, seconds: float) -> None:
     """Let ``poll`` close in ``seconds`` by Redis's clock, as its organiser would."""
     now, _ = redis_server.client.time()
-    redis_server.client.hset(f"poll:{poll}:meta", mapping={"closes": int(now + seconds)})
+    say(redis_server, poll, closes=int(now + seconds))
+
+
+def say(redis_server, poll: str, **overrides: int) -> None:
+    """Override what the file of ``poll`` says, as its organiser would."""
+    redis_server.client.hset(f"poll:{poll}:meta", mapping=overrides)
     redis_server.client.hincrby(f"poll:{poll}:meta", "version", 1)
     redis_server.client.publish("f1:changed", poll)
 
@@ -75,6 +80,70 @@ def test_a_podium_by_tapping(visitor):
         [re.compile("Gasly"), re.compile("Leclerc"), re.compile("Albon")]
     )
     assert order(page)[:3] == ["GAS", "LEC", "ALB"]
+
+
+def podium(page: Page, *names: str) -> None:
+    """Expect ``names`` on the podium that is being filled."""
+    for place, name in enumerate(names, 1):
+        slot = page.locator(".slot button", has_text=name)
+        expect(slot.locator(".medal")).to_have_text(str(place))
+    expect(page.locator(".slot .medal:visible")).to_have_count(len(names))
+
+
+def test_a_podium_that_is_not_sent_outlives_what_the_organiser_does(visitor, redis_server):
+    page = visitor().open("/podium")
+    for name in ("Gasly", "Norris"):
+        page.locator(".slot button", has_text=name).click()
+    close_in(redis_server, "podium", 3600)
+    expect(page.locator("#strip .state")).to_contain_text("Closes on")
+    podium(page, "Gasly", "Norris")
+    say(redis_server, "podium", hidden=1)
+    expect(page.locator("#board")).to_contain_text("covered")
+    podium(page, "Gasly", "Norris")
+    say(redis_server, "podium", frozen=1)
+    expect(page.locator("#strip .state")).to_contain_text("paused")
+    say(redis_server, "podium", frozen=0, hidden=0)
+    expect(page.locator(".row").first).to_be_visible()
+    podium(page, "Gasly", "Norris")
+    page.locator(".slot button", has_text="Leclerc").click()
+    page.get_by_role("button", name="Vote for this podium").click()
+    expect(page.locator(".pick")).to_have_count(3)
+    assert order(page)[:3] == ["GAS", "NOR", "LEC"]
+
+
+def test_a_podium_that_is_not_touched_follows_the_vote(visitor, redis_server):
+    one = visitor()
+    here, there = one.open("/podium"), one.open("/podium")
+    here.locator(".slot button", has_text="Gasly").click()
+    here.get_by_role("button", name="Vote for this podium").click()
+    expect(here.locator(".pick")).to_have_count(1)
+    close_in(redis_server, "podium", 3600)
+    expect(there.locator(".pick")).to_have_count(1)
+    podium(there, "Gasly")
+    # The vote is taken back: who thought of nothing else has an empty podium.
+    here.get_by_role("button", name="Take my vote back").click()
+    expect(here.locator(".pick")).to_have_count(0)
+    podium(here)
+
+
+def test_without_events_covered_standings_are_no_reason_for_a_new_page(visitor, redis_server):
+    say(redis_server, "podium", hidden=1)
+    one = visitor()
+    one.context.route("**/events", lambda route: route.fulfill(status=503))
+    page = one.open("/podium")
+    for name in ("Gasly", "Norris"):
+        page.locator(".slot button", has_text=name).click()
+    loaded: list[str] = []
+    page.on("request", lambda request: loaded.append(request.url.removeprefix(one.url)))
+    for _ in range(2):
+        with page.expect_response("**/results") as answer:
+            pass
+        assert answer.value.status == 403
+    assert "/podium" not in loaded
+    podium(page, "Gasly", "Norris")
+    say(redis_server, "podium", hidden=0)
+    expect(page.locator(".row").first).to_be_visible(timeout=DEADLINE_MS)
+    podium(page, "Gasly", "Norris")
 
 
 def test_one_tap_votes_without_a_new_page(visitor):
