@@ -2,8 +2,9 @@
 One-time codes: who holds one may vote in a poll with ``voters: codes``; and the sheet that they are
 printed on.
 
-A code is 60 random bits, written as a receipt is: short enough to type, and a mistyped character is
-found. A hundred thousand guesses a second would meet one of ten thousand codes in thirty years.
+A code is 100 random bits, written as a receipt is: a mistyped character is found. It is longer than
+a receipt because its receipt, public in an export, is a hash of it without a key: nobody tries all
+of 100 bits. Few type it; the QR code brings it along.
 """
 
 import secrets
@@ -18,6 +19,7 @@ from f1vote import receipts
 from f1vote.i18n import Texts
 from f1vote.polls import Poll
 
+BITS = 100
 MOST = 2400  # in one call: a hundred sheets of A4, some ten seconds to draw
 
 
@@ -25,13 +27,13 @@ def make(count: int) -> list[str]:
     """Return ``count`` new codes, each another."""
     made: set[str] = set()
     while len(made) < count:
-        made.add(receipts.encode(secrets.randbits(receipts.BITS)))
+        made.add(receipts.encode(secrets.randbits(BITS), BITS))
     return sorted(made)
 
 
 def read(text: str) -> str | None:
     """Return the code that ``text`` means, however it was typed; None if it is mistyped."""
-    return receipts.read(text)
+    return receipts.read(text, BITS)
 
 
 def sheet(poll: Poll, codes: Iterable[str], url: str, language: str, texts: Texts) -> str:

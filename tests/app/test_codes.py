@@ -17,18 +17,20 @@ URL = "https://vote.example.org"
 def test_each_code_is_another_and_no_bit_is_fixed():
     made = codes.make(500)
     assert len(set(made)) == len(made) == 500
-    for place in range(receipts.LENGTH):
+    assert {len(code) for code in made} == {21}  # 100 bits and a check character
+    for place in range(21):
         assert len({code[place] for code in made}) > 16, f"character {place} hardly changes"
 
 
 def test_a_code_reads_as_it_may_be_typed():
     (code,) = codes.make(1)
     shown = receipts.show(code)
+    assert [len(group) for group in shown.split("-")] == [4, 4, 4, 4, 5]
     typed = shown.lower().replace("0", "o").replace("1", "l").replace("-", " ")
     assert codes.read(shown) == codes.read(f"  {typed} ") == code
 
 
-@pytest.mark.parametrize("text", ["", "7K2M", "é" * 13, "U" * 13, "0" * 14])
+@pytest.mark.parametrize("text", ["", "7K2M", "é" * 21, "U" * 21, "0" * 22, receipts.encode(7)])
 def test_what_is_no_code_is_not_read(text):
     assert codes.read(text) is None
 

@@ -63,6 +63,15 @@ def test_what_is_no_receipt(text):
     assert receipts.read(text) is None
 
 
+@given(st.integers(0, 2**100 - 1))
+def test_a_longer_code_has_all_its_bits(number):
+    code = receipts.encode(number, 100)
+    assert int("".join(f"{ALPHABET.index(c):05b}" for c in code[:-1]), 2) == number
+    check = sum((2 * place + 1) * ALPHABET.index(c) for place, c in enumerate(code[:-1])) % 32
+    assert code[-1] == ALPHABET[check]
+    assert receipts.read(receipts.show(code), 100) == code
+
+
 @given(st.text(max_size=20))
 def test_any_text_is_judged(text):
     assert receipts.read(text) is None or len(receipts.read(text) or "") == 13
