@@ -106,6 +106,7 @@ class Hub:
 
     async def start(self) -> None:
         """Begin to follow the changes."""
+        logger.info("live results: %d viewers at most", self._most)
         work: list[Callable[[], Awaitable[None]]] = [self._listen, self._beat]
         work += [functools.partial(self._follow, room) for room in self._rooms.values()]
         self._tasks = [asyncio.create_task(_forever(one)) for one in work]

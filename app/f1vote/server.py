@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 from collections.abc import Awaitable
 from typing import Any
@@ -35,11 +36,18 @@ GC_THRESHOLD = 20_000
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; raise Problems if polls or texts are wrong."""
+    _raise_descriptors()
     site = web.create(settings)
     try:
         uvloop.run(_serve(site))
     finally:
         site.context.answers.flush()
+
+
+def _raise_descriptors() -> None:
+    """Allow us all the files and connections that we may have (getrlimit(2))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(site: Site) -> None:

@@ -1,6 +1,8 @@
 """What the app is given to start with: everything wrong is told at once, with its fix."""
 
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from f1vote import ballot, settings
 from f1vote.problems import Problems
+from tests.app.servers import App, ask, wait
 from tests.conftest import ROOT
 
 KEY = b"k" * 40
@@ -102,6 +105,21 @@ def test_the_program_ends_with_2_and_says_why():
     assert ended.returncode == 2
     assert ended.stderr.count("\n  F1_") == 4
     assert "Traceback" not in ended.stderr
+
+
+def test_a_low_soft_limit_takes_no_seat(redis_server, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        app = App(tmp_path, redis_server.url, ready=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        wait("the app", lambda: ask("GET", f"{app.ops_url}/healthz"), app.process, app.log)
+        seats = re.findall(r"live results: (\d+) viewers at most", app.log.read_text())
+        assert [int(n) for n in seats] == [min(4000, hard - 512)]
+    finally:
+        app.stop()
 
 
 def test_a_ballot_is_good_for_the_key_that_made_it_and_no_other():
