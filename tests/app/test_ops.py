@@ -1,9 +1,11 @@
 """The operators' listener, and that nothing of it is on the voters'."""
 
+import os
 import socket
 
 import pytest
 
+from f1vote import settings, web
 from tests.app.servers import ask
 
 OPERATORS = ("/healthz", "/readyz", "/metrics", "/admin", "/admin/", "/admin/log")
@@ -48,6 +50,14 @@ def test_metrics_count_what_was_answered(app):
     for line in (vote, origin, unknown):
         assert count(after.text, line) > count(before, line), line
     assert "nope" not in after.text
+
+
+def test_an_organiser_may_wait_for_a_recount_longer_than_a_voter_for_a_page(app, monkeypatch):
+    for name, value in app.environ.items():
+        monkeypatch.setenv(name, value)
+    site = web.create(settings.load(os.environ))
+    voters, operators = (one.config.RESPONSE_TIMEOUT for one in (site.voters, site.operators))
+    assert voters <= 15 < 120 <= operators
 
 
 def test_head(app):

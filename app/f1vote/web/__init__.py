@@ -25,6 +25,9 @@ from f1vote.web.errors import explainer
 from f1vote.web.request import VoteRequest
 
 MAX_REQUEST_BYTES = 8192
+# How long an answer may take (s): a voter's, and an organiser's, who may recount or reset a large
+# poll.
+PATIENCE, MORE_PATIENCE = 15, 120
 # The methods that the log and the metrics name.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 VOTERS = (api, openapi, pages, events, share, key)
@@ -64,14 +67,16 @@ def create(settings: Settings) -> Site:
         pages=Pages(texts, settings, by_id),
     )
     site = Site(
-        _app("voters", VOTERS, context), _app("operators", OPERATORS, context), context,
+        _app("voters", VOTERS, context, PATIENCE),
+        _app("operators", OPERATORS, context, MORE_PATIENCE),
+        context,
         Recounter(store, by_id.values()),
-    )  # fmt: skip
+    )
     ops.add_version(site.voters, context)
     return site
 
 
-def _app(name: str, parts: tuple[ModuleType, ...], context: Context) -> App:
+def _app(name: str, parts: tuple[ModuleType, ...], context: Context, patience: int) -> App:
     app: App = Sanic(
         f"f1vote-{name}-{next(_numbers)}",
         configure_logging=False,
@@ -85,7 +90,7 @@ def _app(name: str, parts: tuple[ModuleType, ...], context: Context) -> App:
         PROXIES_COUNT=context.settings.proxies or None,
         REQUEST_MAX_SIZE=MAX_REQUEST_BYTES,
         REQUEST_TIMEOUT=15,
-        RESPONSE_TIMEOUT=15,
+        RESPONSE_TIMEOUT=patience,
     )
     app.ctx.f1 = context
     app.exception(Exception)(explainer(context))
