@@ -1,20 +1,24 @@
 """
 Ballots: who votes, without knowing who they are.
 
-A ballot is 128 random bits in URL-safe base64 and, after a dot, the first 128 bits of their
-HMAC-SHA256 (RFC 2104, section 5) in hexadecimal. Only this app can make one; nothing about the
-voter is in it. A one-time code that a browser keeps is signed in the same way, for one poll. The
-first key signs, every key verifies: a key is replaced by putting a new one before it. Whoever comes
-back gets the same ballot signed anew; when the old key is dropped, the others are strangers.
+A ballot is 128 random bits in URL-safe base64 and, after a dot, their keyed BLAKE2b (RFC 7693) of
+128 bits in hexadecimal: as hard to forge as an HMAC, in half the time. Only this app can make one;
+nothing about the voter is in it. A one-time code that a browser keeps is signed in the same way,
+for one poll. The first key signs, every key verifies: a key is replaced by putting a new one
+before it. Whoever comes back gets the same ballot signed anew; when the old key is dropped, the
+others are strangers.
 """
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 
 ID_BYTES = 16
 ID_LENGTH = 22  # of 16 bytes in base64 without padding
-SIGNATURE_LENGTH = 32  # of 16 bytes
+SIGNATURE_BYTES = 16
+SIGNATURE_LENGTH = 2 * SIGNATURE_BYTES
 # Ties the signature to this use of the key.
 PURPOSE = b"f1vote ballot 1\0"
 CODE_PURPOSE = b"f1vote code 1\0"
@@ -65,4 +69,14 @@ def _verified(keys: Sequence[bytes], purpose: bytes, value: str | None) -> str |
 
 
 def _sign(key: bytes, purpose: bytes, text: str) -> str:
-    return hmac.digest(key, purpose + text.encode(), "sha256").hex()[:SIGNATURE_LENGTH]
+    signed = _keyed(key, purpose).copy()
+    signed.update(text.encode())
+    return signed.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _keyed(key: bytes, purpose: bytes) -> hashlib.blake2b:
+    """Return the beginning of every signature for ``purpose``."""
+    # A key of BLAKE2b is 64 bytes at most.
+    short = hashlib.blake2b(key).digest()
+    return hashlib.blake2b(purpose, key=short, digest_size=SIGNATURE_BYTES)
