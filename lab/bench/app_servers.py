@@ -25,8 +25,8 @@ from lab.build import cache
 MEASURED, OTHERS = "0", "1"
 DEADLINE = 30.0  # to start or to end (s)
 KEY = b"a key of the measurements: 32 bytes or more"
-# The front of example-voting-app asks for these by name alone.
-PEER = ("flask==3.1.2", "gunicorn==23.0.0", "redis==7.0.1")
+# The front of example-voting-app asks for these by name alone: the newest.
+PEER = ("flask==3.1.3", "gunicorn==27.0.1", "redis==8.1.0")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -50,6 +50,7 @@ class Server:
     ports: tuple[int, ...]
     running: tuple[Running, ...]
     votes: Callable[[], int]  # how many Redis holds; -1: there is none
+    slowest_sync: Callable[[], float] = lambda: 0.0  # of the log that Redis waited for (ms)
 
 
 def free_port() -> int:
@@ -156,6 +157,7 @@ def ours(
     module = "lab.bench.app_naive" if naive else "f1vote"
     with ExitStack() as stack:
         store, client = stack.enter_context(database(folder / "redis", durable=True))
+        client.config_set("latency-monitor-threshold", 1)
         ports, members = [], []
         for number in range(processes):
             port, operators = free_port(), free_port()
@@ -182,6 +184,7 @@ def ours(
             tuple(ports),
             (*members, store),
             lambda: int(client.hget(f"poll:{poll}:meta", "voters") or 0),
+            lambda: max((float(slowest) for *_, slowest in client.latency_latest()), default=0.0),
         )
 
 
