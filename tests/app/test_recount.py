@@ -128,7 +128,10 @@ def test_a_recount_outlives_the_crash_of_redis(tmp_path, small_slices):
                 before = slices(redis)
                 await asyncio.to_thread(redis.kill)
                 await asyncio.to_thread(redis.start)
-                assert slices(redis) == before
+                # No time is in the file: it would tell when the votes beside it were cast.
+                assert slices(redis) == {
+                    key: value for key, value in before.items() if key not in ("began", "until")
+                }
                 await vote(store, range(400, 700), seed=4)
                 while await store.recount_slice(POLL, "first", 60.0, 0.0) == "more":
                     pass

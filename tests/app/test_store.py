@@ -1,6 +1,7 @@
 """What the counting room does with votes, and with organisers."""
 
 import asyncio
+import re
 import signal
 import time
 from dataclasses import replace
@@ -299,6 +300,22 @@ def test_many_votes_are_not_many_messages(redis_server):
 
 
 # When Redis is in trouble
+
+
+def test_the_file_does_not_tell_when_somebody_voted(own_redis):
+    """Not even by what stands between votes: the pause between messages, the recount."""
+
+    async def work(store: Store) -> None:
+        for name in ("ann", "bob"):
+            await store.cast(POLL, receipt(name), ["NOR"])
+            await store.recount(POLL)
+
+    began = time.time()
+    run(own_redis, [POLL], work)
+    written = b"".join(file.read_bytes() for file in own_redis.folder.rglob("*.incr.aof"))
+    assert receipt("bob")[4:].encode() in written
+    numbers = map(float, re.findall(rb"\d{10}(?:[.]\d+)?", written))
+    assert [number for number in numbers if abs(number - began) < 3600] == []
 
 
 def test_redis_that_forgot_the_script_is_given_it_again(redis_server):

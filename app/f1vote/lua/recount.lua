@@ -22,14 +22,14 @@ local cursor, period = kept[1], tonumber(ARGV[4])
 if period < 0 then
   cursor = nil
 elseif cursor then
-  if kept[2] ~= ARGV[2] and now < tonumber(kept[3]) then return 'idle' end
+  if kept[2] ~= ARGV[2] and now < tonumber(kept[3] or 0) then return 'idle' end
 elseif kept[4] and now >= tonumber(kept[4]) and now < tonumber(kept[4]) + period then
   return 'idle'
 end
 if not cursor then
   forget()
   cursor = 0
-  redis.call('HSET', recount, 'began', string.format('%.3f', now))
+  unlogged(function() redis.call('HSET', recount, 'began', string.format('%.3f', now)) end)
 end
 
 local points, counts, voters = {}, {}, 0
@@ -52,8 +52,10 @@ for value, n in pairs(times) do
 end
 for code, n in pairs(counts) do redis.call('HINCRBY', recount, 'n:' .. code, n) end
 if voters > 0 then redis.call('HINCRBY', recount, 'voters', voters) end
-redis.call('HSET', recount, 'cursor', cursor, 'driver', ARGV[2],
-  'until', string.format('%.3f', now + tonumber(ARGV[3])))
+redis.call('HSET', recount, 'cursor', cursor, 'driver', ARGV[2])
+unlogged(function()
+  redis.call('HSET', recount, 'until', string.format('%.3f', now + tonumber(ARGV[3])))
+end)
 if cursor ~= '' then return 'more' end
 
 -- Everything is counted: it is compared in the same step, so nothing can come between.
@@ -74,6 +76,8 @@ end
 for _, n in pairs(found) do difference = difference + math.abs(n) end
 forget()
 redis.call('HDEL', recount, 'cursor', 'began', 'driver', 'until')
-redis.call('HSET', recount, 'at', string.format('%.3f', now), 'difference', difference,
-  'seconds', string.format('%.3f', now - tonumber(said['began'])))
+unlogged(function()
+  redis.call('HSET', recount, 'at', string.format('%.3f', now), 'difference', difference,
+    'seconds', string.format('%.3f', now - tonumber(said['began'] or now)))
+end)
 return 'ended'

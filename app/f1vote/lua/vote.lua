@@ -108,7 +108,7 @@ if changes > 0 then
   -- Not for every vote: who hears it reads the standing a little later than this pause.
   local told = tonumber(kept[5] or 0)
   if now - told >= 0.2 or now < told then
-    redis.call('HSET', meta, 'told', string.format('%.3f', now))
+    unlogged(function() redis.call('HSET', meta, 'told', string.format('%.3f', now)) end)
     redis.call('PUBLISH', 'f1:changed', ARGV[1])
   end
 end
