@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import segno
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from f1vote import receipts
+from f1vote import qr, receipts
 from f1vote.i18n import Texts
 from f1vote.polls import Poll
 
@@ -47,15 +46,13 @@ def sheet(poll: Poll, codes: Iterable[str], url: str, language: str, texts: Text
         language=language,
         poll=poll,
         address=address.partition("://")[2],
-        cards=[(receipts.show(code), _qr(f"{address}?code={code}")) for code in codes],
-    )
-
-
-def _qr(text: str) -> str:
-    """Return the QR code of ``text`` as the content of an SVG."""
-    # 15 % of it may be lost: it is printed small, and cut.
-    return segno.make(text, error="m", boost_error=False, micro=False).svg_inline(
-        omitsize=True, border=2, dark="#000", svgclass=None, lineclass=None
+        cards=[
+            (
+                receipts.show(code),
+                qr.svg(f"{address}?code={code}", border=2, omitsize=True, svgns=False),
+            )
+            for code in codes
+        ],
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from asyncio import get_running_loop
+from functools import lru_cache
 
 from sanic import Request
 
@@ -54,23 +55,17 @@ class AnswerLog:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._second, self._prefix = -1, ""
 
     def add(self, request: str, route: str, method: str, status: int, seconds: float) -> None:
         """
         Write the line of an answer, within GATHER. All but ``status`` and ``seconds`` must be
         texts that JSON holds as they are.
         """
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._prefix = '{"time":"' + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         lines = self._lines
         if not lines:
             get_running_loop().call_later(GATHER, self.flush)
         lines.append(
-            f'{self._prefix}.{int((now - second) * 1000):03}Z","level":"info","logger":"answer",'
+            f'{{"time":"{moment(time.time())}","level":"info","logger":"answer",'
             f'"request":"{request}","route":"{route}","method":"{method}","status":{status},'
             f'"ms":{seconds * 1000:.1f}}}\n'
         )
@@ -99,5 +94,9 @@ def setup() -> None:
 def moment(at: float) -> str:
     """Return the Unix time ``at`` (s) as RFC 3339 writes it, to the millisecond, in UTC."""
     whole = int(at)
-    clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{clock}.{int((at - whole) * 1000):03}Z"
+    return f"{_second(whole)}.{int((at - whole) * 1000):03}Z"
+
+
+@lru_cache(1)  # of every answer, and thousands come in a second
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))

@@ -93,7 +93,6 @@ async def _open(site: Site) -> None:
         # Who serves nothing yet is given an empty Alt-Svc header in every answer.
         app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
         await app._startup()
-    await _within("redis", context.store.start())
     await context.metrics.start(context.store)
     await context.guard.start(context.store, context.polls)
     await context.hub.start()

@@ -62,7 +62,6 @@ CONNECTIONS = 16
 SILENCE = 5.0
 # After a failure of the subscription (s).
 AGAIN = 0.5
-PREFIX = 4  # characters of a receipt that name its bucket
 TOGETHER = 512  # receipts that are admitted in one call
 LONGEST_LOG = 10_000
 MOST_BURSTS = 1000
@@ -216,9 +215,6 @@ class Store:
         self._pages: dict[str, tuple[Poll, Batch[str, tuple[Standing, tuple[str, ...]]]]] = {}
         # Redis's clock less the loop's (s), never ahead of it: an answer has travelled.
         self._clock: float | None = None
-
-    async def start(self) -> None:
-        """Nothing is needed before the first question: Redis may come later."""
 
     async def close(self) -> None:
         """Give up what waits and close every connection."""

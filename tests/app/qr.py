@@ -22,7 +22,7 @@ def drawn(svg: str, border: int) -> Modules:
     return found
 
 
-def wanted(text: str, boost_error: bool = True) -> Modules:
-    """Return the modules of the QR code of ``text``, of which 15 % may be lost."""
-    code = segno.make(text, error="m", micro=False, boost_error=boost_error)
+def wanted(text: str) -> Modules:
+    """Return the modules of the QR code of ``text``, of which at least 15 % may be lost."""
+    code = segno.make(text, error="m", micro=False)
     return {(x, y) for y, row in enumerate(code.matrix) for x, bit in enumerate(row) if bit}

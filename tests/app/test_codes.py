@@ -61,7 +61,7 @@ def test_a_card_scans_to_the_poll_with_its_code():
     html = codes.sheet(POLL, made, URL, "en", Texts())
     for code, svg in zip(made, re.findall(r"<svg.*?</svg>", html), strict=True):
         address = f"{URL}/{POLL.id}?code={code}"
-        assert qr.drawn(svg, border=2) == qr.wanted(address, boost_error=False)
+        assert qr.drawn(svg, border=2) == qr.wanted(address)
 
 
 def test_a_title_is_a_text_and_no_html():

@@ -39,7 +39,6 @@ def with_store(redis: Redis, poll: polls.Poll, work: Callable[[Store], Awaitable
     async def run() -> Any:
         redis.client.flushall()
         store = Store(redis.url, [poll])
-        await store.start()
         try:
             for number, choices in enumerate(VOTES):
                 await store.cast(poll, receipts.of(poll.id, f"voter {number}"), choices)

@@ -26,7 +26,7 @@ from f1vote.polls import LANGUAGES, Poll
 from f1vote.store import Entry, Unreachable
 from f1vote.web.context import Context
 from f1vote.web.errors import RETRY_AFTER
-from f1vote.web.request import same_origin
+from f1vote.web.request import READ, same_origin
 from f1vote.web.session import SECONDS, Sessions
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "admin"
@@ -58,10 +58,10 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
     blueprint = Blueprint("admin", url_prefix=PATH)
     blueprint.exception(Exception)(area.explain)
     for path, handler, methods in (
-        ("/", area.home, ("GET", "HEAD")),
-        ("/log", area.log, ("GET", "HEAD")),
-        ("/polls/<name:str>", area.poll, ("GET", "HEAD")),
-        ("/polls/<name:str>/confirm", area.confirm, ("GET", "HEAD")),
+        ("/", area.home, READ),
+        ("/log", area.log, READ),
+        ("/polls/<name:str>", area.poll, READ),
+        ("/polls/<name:str>/confirm", area.confirm, READ),
         ("/polls/<name:str>/<verb:str>", area.act, ("POST",)),
         ("/logout", area.logout, ("POST",)),
     ):
@@ -72,10 +72,10 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
             name=handler.__name__,
             strict_slashes=False,
         )
-    blueprint.add_route(area.sign_in, "/login", methods=("GET", "HEAD"), name="sign_in")
+    blueprint.add_route(area.sign_in, "/login", methods=READ, name="sign_in")
     blueprint.add_route(area.login, "/login", methods=("POST",), name="login")
-    blueprint.add_route(area.css, f"/{area.css_name}", methods=("GET", "HEAD"), name="css")
-    blueprint.add_route(area.gone, "/<path:path>", methods=("GET", "HEAD", "POST"), name="gone")
+    blueprint.add_route(area.css, f"/{area.css_name}", methods=READ, name="css")
+    blueprint.add_route(area.gone, "/<path:path>", methods=(*READ, "POST"), name="gone")
     app.blueprint(blueprint)
 
 

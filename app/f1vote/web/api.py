@@ -11,11 +11,9 @@ from f1vote.live import view
 from f1vote.polls import Poll
 from f1vote.web.answers import json
 from f1vote.web.context import Context
-from f1vote.web.errors import Refused
-from f1vote.web.request import is_json
+from f1vote.web.errors import Refused, asked_poll
+from f1vote.web.request import READ, is_json
 from f1vote.web.vote import Desk
-
-READ = ("GET", "HEAD")
 
 
 def add(app: Sanic[Any, Any], context: Context) -> None:
@@ -100,10 +98,7 @@ class _Api:
         return json({"counted": bool(held), "choices": held})
 
     def _poll(self, name: str) -> Poll:
-        poll = self.context.polls.get(name)
-        if poll is None:
-            raise Refused("404")
-        return poll
+        return asked_poll(self.context, name)
 
 
 def _about(poll: Poll) -> dict[str, Any]:

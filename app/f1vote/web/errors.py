@@ -132,6 +132,14 @@ class Refused(Exception):
         )
 
 
+def asked_poll(context: Context, name: str) -> Poll:
+    """Return the poll ``name``; raise Refused if there is none."""
+    poll = context.polls.get(name)
+    if poll is None:
+        raise Refused("404")
+    return poll
+
+
 def explainer(context: Context) -> Callable[[Request, Exception], HTTPResponse]:
     """Return what answers an exception."""
 

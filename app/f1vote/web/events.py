@@ -11,7 +11,7 @@ from sanic.server import HttpProtocol
 
 from f1vote.live import Full, Viewer, opening
 from f1vote.web.context import Context
-from f1vote.web.errors import Refused
+from f1vote.web.errors import Refused, asked_poll
 
 # When it is worth to come back to a process whose seats are taken (s).
 RETRY_AFTER = 10
@@ -25,9 +25,7 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
     hub, store = context.hub, context.store
 
     async def events(request: Request, poll: str) -> None:
-        watched = context.polls.get(poll)
-        if watched is None:
-            raise Refused("404")
+        watched = asked_poll(context, poll)
         try:
             with hub.seat(watched):
                 receipt = context.receipt(request, watched) if watched.results == "voted" else None

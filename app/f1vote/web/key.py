@@ -6,6 +6,7 @@ from sanic import HTTPResponse, Request, Sanic, text
 
 from f1vote.export import public_pem, signing_key
 from f1vote.web.context import Context
+from f1vote.web.request import READ
 
 PATH = "/export-key.pem"
 
@@ -19,4 +20,4 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
     async def key(_: Request) -> HTTPResponse:
         return text(pem, content_type="application/x-pem-file")
 
-    app.add_route(key, PATH, methods=("GET", "HEAD"), name="export-key")
+    app.add_route(key, PATH, methods=READ, name="export-key")

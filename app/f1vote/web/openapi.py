@@ -14,8 +14,8 @@ from f1vote.polls import LANGUAGES, Poll
 from f1vote.web.answers import json
 from f1vote.web.context import COOKIE, Context
 from f1vote.web.errors import TOLD
+from f1vote.web.request import READ
 
-READ = ("GET", "HEAD")
 # The guard's, whose texts depend on why.
 GUARD = {"rate": 429, "challenge": 429}
 

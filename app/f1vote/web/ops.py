@@ -7,8 +7,7 @@ from sanic import HTTPResponse, Request, Sanic, raw, text
 
 from f1vote.web.answers import json
 from f1vote.web.context import Context
-
-READ = ("GET", "HEAD")
+from f1vote.web.request import READ
 
 
 def add(app: Sanic[Any, Any], context: Context) -> None:

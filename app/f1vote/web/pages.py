@@ -17,11 +17,10 @@ from f1vote.pages import PLACES
 from f1vote.polls import Poll
 from f1vote.store import Standing, Unreachable
 from f1vote.web.context import Context
-from f1vote.web.errors import RETRY_AFTER, Refused, Told
-from f1vote.web.request import same_origin
+from f1vote.web.errors import RETRY_AFTER, Refused, Told, asked_poll
+from f1vote.web.request import READ, same_origin
 from f1vote.web.vote import Desk
 
-READ = ("GET", "HEAD")
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 # What is typed is shown again: no more of it than this (characters).
 MOST_TYPED = 40
@@ -158,10 +157,7 @@ class _Site:
         return redirect(self._context.visit(request).to(f"/{poll.id}"), status=303)
 
     def _asked(self, name: str) -> Poll:
-        poll = self._context.polls.get(name)
-        if poll is None:
-            raise Refused("404")
-        return poll
+        return asked_poll(self._context, name)
 
     async def _standing(self, poll: Poll) -> Standing | None:
         try:

@@ -8,6 +8,8 @@ from typing import Any
 from sanic import Request
 from sanic.exceptions import BadURL
 
+# The methods of what is only shown.
+READ = ("GET", "HEAD")
 # Told apart from those of other processes; not a secret.
 _PROCESS = secrets.token_hex(4)
 _numbers = count(1)

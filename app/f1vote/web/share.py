@@ -2,23 +2,21 @@
 
 import asyncio
 import hashlib
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
 
-import segno
 from sanic import HTTPResponse, Request, Sanic, raw
 
-from f1vote import card
+from f1vote import card, qr
 from f1vote.polls import LANGUAGES, Poll
 from f1vote.store import Standing, Unreachable
 from f1vote.web.context import Context
-from f1vote.web.errors import Refused
+from f1vote.web.errors import asked_poll
+from f1vote.web.request import READ
 
-READ = ("GET", "HEAD")
 # A picture is drawn, or compared with Redis, at most once in so long (s).
 FRESH = 5.0
 # How long others may keep one (s); a QR code changes only with the address.
@@ -40,12 +38,12 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
     cards = Cards(context)
 
     async def qr(request: Request, poll: str) -> HTTPResponse:
-        asked = _asked(context, poll)
+        asked = asked_poll(context, poll)
         picture = _qr(f"{context.root(request)}/{asked.id}")
         return _answer(request, picture, "image/svg+xml", f"public, max-age={KEEP_QR}")
 
     async def draw(request: Request, poll: str, language: str) -> HTTPResponse:
-        asked = _asked(context, poll)
+        asked = asked_poll(context, poll)
         picture, known = await cards.get(asked, language)
         keep = f"public, max-age={KEEP_CARD}" if known else "no-store"
         return _answer(request, picture, "image/png", keep)
@@ -111,13 +109,8 @@ def _facts(poll: Poll, standing: Standing | None) -> Facts:
 
 @lru_cache(256)
 def _qr(address: str) -> Picture:
-    # 15 % of it may be lost. Four modules of white around it, as the standard asks (ISO/IEC 18004).
-    svg = io.BytesIO()
-    segno.make(address, error="m", micro=False).save(
-        svg, kind="svg", border=4, scale=8, dark="#000", light="#fff", svgclass=None,
-        lineclass=None, xmldecl=False, nl=False,
-    )  # fmt: skip
-    return _picture(svg.getvalue())
+    # Four modules of white around it, as the standard asks (ISO/IEC 18004).
+    return _picture(qr.svg(address, border=4, scale=8, light="#fff").encode())
 
 
 def _picture(body: bytes) -> Picture:
@@ -135,10 +128,3 @@ def _answer(request: Request, picture: Picture, kind: str, keep: str) -> HTTPRes
     if picture.tag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
         return HTTPResponse(status=304, headers=headers)
     return raw(picture.body, content_type=kind, headers=headers)
-
-
-def _asked(context: Context, name: str) -> Poll:
-    poll = context.polls.get(name)
-    if poll is None:
-        raise Refused("404")
-    return poll
