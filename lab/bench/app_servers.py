@@ -25,8 +25,10 @@ from lab.build import cache
 MEASURED, OTHERS = "0", "1"
 DEADLINE = 30.0  # to start or to end (s)
 KEY = b"a key of the measurements: 32 bytes or more"
-# The front of example-voting-app asks for these by name alone: the newest.
+# example-voting-app's front names three libraries without a version: an image has the newest when
+# it is built; the second line was that at its last commit.
 PEER = ("flask==3.1.3", "gunicorn==27.0.1", "redis==8.1.0")
+PEER_2024 = ("flask==3.0.3", "gunicorn==23.0.0", "redis==5.1.1")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -189,12 +191,19 @@ def ours(
 
 
 @contextmanager
-def peer(folder: Path) -> Iterator[Server]:
+def peer(folder: Path, libraries: Sequence[str] = PEER) -> Iterator[Server]:
     """The stand-in for example-voting-app's web front, with the options of its Dockerfile."""
     port = free_port()
     with database(folder / "redis", durable=False) as (store, client):
         words = [
-            *(str(peer_python()), "-m", "gunicorn", "app_peer:app", "-b", f"127.0.0.1:{port}"),
+            *(
+                str(peer_python(libraries)),
+                "-m",
+                "gunicorn",
+                "app_peer:app",
+                "-b",
+                f"127.0.0.1:{port}",
+            ),
             *("--chdir", str(Path(__file__).parent), "--log-file", "-", "--access-logfile", "-"),
             *("--workers", "4", "--keep-alive", "0"),
         ]
@@ -203,15 +212,15 @@ def peer(folder: Path) -> Iterator[Server]:
             yield Server((port,), (process, store), lambda: int(client.llen("votes")))
 
 
-def peer_python() -> Path:
-    """Return the Python that has what the peer needs, installed unless it is there."""
+def peer_python(libraries: Sequence[str]) -> Path:
+    """Return the Python that has the peer's ``libraries``, installed unless it is there."""
 
     def make(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([folder / "bin" / "python", *pip, *PEER], check=True)
+        subprocess.run([folder / "bin" / "python", *pip, *libraries], check=True)
 
-    return cache.artifact("bench-peer", cache.key(*PEER), make) / "bin" / "python"
+    return cache.artifact("bench-peer", cache.key(*libraries), make) / "bin" / "python"
 
 
 @contextmanager
