@@ -55,6 +55,7 @@ MORE_BITS = 2
 
 # What a process remembers at most.
 MOST_VOTERS = 1 << 16
+MOST_STRANGERS = 1 << 14
 MOST_ADDRESSES = 1 << 15
 MOST_BURSTS = 256
 
@@ -70,7 +71,8 @@ class Verdict:
     """
     ``retry_after`` (s): when the same vote will be let through, if nobody else comes; 0 if waiting
     does not help. ``challenge``: with its answer it is let through now. ``title`` and ``text`` tell
-    the voter, once translated.
+    the voter, once translated. ``crowds`` wait to be told what became of a ballot that was let
+    through: see Guard.settle.
     """
 
     allowed: bool
@@ -78,6 +80,7 @@ class Verdict:
     challenge: str | None = None
     title: str = ""
     text: str = ""
+    crowds: Sequence["_Crowd"] = ()
 
     @property
     def reason(self) -> str:
@@ -177,7 +180,9 @@ class Guard:
         ``always``. ``clock`` (ns) never runs backwards, ``wall`` is Unix time (s).
         """
         self._keys, self._challenge, self._clock, self._wall = keys, challenge, clock, wall
+        # Who is known to hold a vote, and who tried to.
         self._voters: Buckets[tuple[str, str]] = Buckets(VOTER, MOST_VOTERS)
+        self._strangers: Buckets[tuple[str, str]] = Buckets(VOTER, MOST_STRANGERS)
         self._addresses: Buckets[bytes] = Buckets(ADDRESS, MOST_ADDRESSES)
         self._crowds: Recent[tuple[str, bytes], _Crowd] = Recent(MOST_ADDRESSES)
         self._bursts: dict[tuple[str, bytes], _Burst] = {}
@@ -197,39 +202,61 @@ class Guard:
 
     # On the way of a vote
 
-    def check(self, poll: str, address: str, voter: str, answer: str | None) -> Verdict:
+    def check(
+        self, poll: str, address: str, voter: str, answer: str | None, shut: bool = False
+    ) -> Verdict:
         """
         Return whether ``voter`` may vote or withdraw now; ``answer`` is the work that came along.
+        ``shut``: the poll takes no vote, as far as is known, so that nobody is to work for one.
 
-        A voter who was let through before is held to a limit of its own; a new one counts for the
-        address. Who is refused takes nothing from the others behind that address.
+        A voter whose vote was counted before is held to a limit of its own; a new one counts for
+        the address, as soon as it is let through and for as long as ``settle`` does not say that
+        nothing came of it. Who is refused takes nothing from the others behind that address.
         """
         now = self._clock()
         packed = pack(address)
         key = (poll, voter)
-        crowds: list[_Crowd] = []
-        if key not in self._voters:
+        if key in self._voters:
+            crowds: Sequence[_Crowd] = ()
+            source, limit = self._hash(packed, now), self._voters
+        else:
             crowds = self._crowds_of(poll, packed, now)
+            source, limit = crowds[0].source, self._strangers
             pressure = max([crowd.pressure(now) for crowd in crowds])
             asked = pressure >= 1 if self._challenge == "attack" else self._challenge == "always"
-            if asked:
+            if asked and not shut:
                 worked = work.verify(self._keys, poll, voter, answer, self._wall())
                 for crowd in crowds:
                     if crowd.burst:
                         crowd.burst.asked(worked)
                 if not worked:
                     return self._ask_for_work(poll, voter, pressure)
-        elif wait := self._voters.take(key, now):
+        if wait := limit.take(key, now):
             return Verdict(False, _seconds(wait), None, *TOO_MANY_CHANGES)
-        source = crowds[0].source if crowds else self._hash(packed, now)
         if wait := self._addresses.take(source, now):
             return Verdict(False, _seconds(wait), None, *TOO_MANY_HERE)
-        if crowds:
-            self._voters.take(key, now)
-            for crowd in crowds:
-                if crowd.add(now) > 1:
-                    self._mark(poll, crowd)
-        return PASS
+        if not crowds:
+            return PASS
+        for crowd in crowds:
+            crowd.coming += 1
+        return Verdict(True, crowds=crowds)
+
+    def settle(
+        self, verdict: Verdict, poll: str, voter: str, fresh: bool, known: bool = True
+    ) -> None:
+        """
+        Note what became of the ballot that ``verdict`` let through: is it a ``fresh`` one that
+        counts, or may count, and is ``voter`` ``known`` to hold a vote, or to have held one?
+        """
+        if not verdict.crowds:
+            return
+        now = self._clock()
+        if known:
+            self._voters.take((poll, voter), now)
+        for crowd in verdict.crowds:
+            crowd.coming -= 1
+            if fresh and crowd.add(now) > 1:
+                self._mark(poll, crowd)
 
     def _ask_for_work(self, poll: str, voter: str, pressure: float) -> Verdict:
         challenge = work.issue(self._keys[0], poll, voter, bits(pressure), self._wall())
@@ -316,12 +343,16 @@ class Guard:
 
 
 class _Crowd:
-    """The new ballots of a poll from one address: how many a minute, now."""
+    """
+    The new ballots of a poll from one address: how many a minute, now. ``coming`` are those that
+    were let through and are not counted yet.
+    """
 
-    __slots__ = ("at", "burst", "level", "most", "source")
+    __slots__ = ("at", "burst", "coming", "level", "most", "source")
 
     def __init__(self, source: bytes, most: int, now: int) -> None:
         self.source, self.most, self.at, self.level = source, most, now, 0.0
+        self.coming = 0
         self.burst: _Burst | None = None
 
     def pressure(self, now: int) -> float:
@@ -330,11 +361,11 @@ class _Crowd:
         average, to which a ballot counts less the longer ago it was. n a minute for long give n.
         """
         if not self.level:
-            return 0.0
-        return self.level * math.exp((self.at - now) / MINUTE) / self.most
+            return self.coming / self.most
+        return (self.level * math.exp((self.at - now) / MINUTE) + self.coming) / self.most
 
     def add(self, now: int) -> float:
-        """Count one ballot; return the pressure with it."""
+        """Count one ballot; return the pressure of those that are counted."""
         self.level = self.level * math.exp((self.at - now) / MINUTE) + 1
         self.at = now
         return self.level / self.most

@@ -5,6 +5,7 @@ import ipaddress
 import json
 import math
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,22 @@ from hypothesis import strategies as st
 
 from f1vote import guard as guards
 from f1vote import work
-from f1vote.guard import ADDRESS, CROWD, MINUTE, NETWORK, SECOND, VOTER, Buckets, Guard, Limit
+from f1vote.guard import (
+    ADDRESS,
+    CROWD,
+    MINUTE,
+    NETWORK,
+    SECOND,
+    VOTER,
+    Buckets,
+    Guard,
+    Limit,
+    Verdict,
+)
 from f1vote.store import Unreachable
 from tests.app.servers import App, Redis, wait
 from tests.app.test_work import solve
+from tests.conftest import ROOT
 
 KEY = b"a key of the tests, 32 bytes or so"
 UNIX = 1_790_000_000.0
@@ -66,6 +79,13 @@ def clock() -> Clock:
 
 def make(clock: Clock, challenge: str = "attack") -> Guard:
     return Guard([KEY], challenge, clock, clock.wall)
+
+
+def cast(guard: Guard, poll: str, address: str, voter: str, answer: str | None) -> Verdict:
+    """A vote that is counted if it is let through."""
+    verdict = guard.check(poll, address, voter, answer)
+    guard.settle(verdict, poll, voter, fresh=True)
+    return verdict
 
 
 def voter(n: int) -> str:
@@ -171,7 +191,7 @@ def test_honest_voters_behind_one_address_all_pass(moments, challenge):
     start = clock.ns
     for n, moment in enumerate(sorted(moments)):
         clock.ns = start + round(moment * SECOND)
-        verdict = guard.check(POLL, "192.0.2.1", voter(n), None)
+        verdict = cast(guard, POLL, "192.0.2.1", voter(n), None)
         if not verdict.allowed:
             assert challenge == "attack"
             assert n >= CROWD
@@ -182,98 +202,146 @@ def test_honest_voters_behind_one_address_all_pass(moments, challenge):
 def test_a_stadium_votes_in_the_same_instant(clock):
     guard = make(clock, "never")
     assert all(
-        guard.check(POLL, "192.0.2.1", voter(n), None).allowed for n in range(ADDRESS.capacity)
+        cast(guard, POLL, "192.0.2.1", voter(n), None).allowed for n in range(ADDRESS.capacity)
     )
-    refused = guard.check(POLL, "192.0.2.1", voter(9999), None)
+    refused = cast(guard, POLL, "192.0.2.1", voter(9999), None)
     assert (refused.allowed, refused.retry_after, refused.reason) == (False, 1, "rate")
-    assert guard.check(POLL, "192.0.2.2", voter(9999), None).allowed
+    assert cast(guard, POLL, "192.0.2.2", voter(9999), None).allowed
     clock.passes(refused.retry_after)
-    assert guard.check(POLL, "192.0.2.1", voter(9999), None).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(9999), None).allowed
 
 
 def test_a_voter_may_change_his_mind_but_not_for_ever(clock):
     guard = make(clock)
     for _ in range(VOTER.capacity):
-        assert guard.check(POLL, "192.0.2.1", voter(1), None).allowed
-    refused = guard.check(POLL, "192.0.2.1", voter(1), None)
+        assert cast(guard, POLL, "192.0.2.1", voter(1), None).allowed
+    refused = cast(guard, POLL, "192.0.2.1", voter(1), None)
     assert (refused.allowed, refused.retry_after, refused.challenge) == (False, 3, None)
     # Another address is no way round it; another poll is another vote.
-    assert not guard.check(POLL, "198.51.100.1", voter(1), None).allowed
-    assert guard.check("best-overtake", "192.0.2.1", voter(1), None).allowed
-    assert guard.check(POLL, "192.0.2.1", voter(2), None).allowed
+    assert not cast(guard, POLL, "198.51.100.1", voter(1), None).allowed
+    assert cast(guard, "best-overtake", "192.0.2.1", voter(1), None).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(2), None).allowed
     clock.passes(refused.retry_after)
-    assert guard.check(POLL, "192.0.2.1", voter(1), None).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(1), None).allowed
 
 
 def test_who_is_refused_takes_nothing_from_the_others_of_the_address(clock):
     guard = make(clock)
     for _ in range(3 * ADDRESS.capacity):
-        guard.check(POLL, "192.0.2.1", voter(1), None)
+        cast(guard, POLL, "192.0.2.1", voter(1), None)
     for n in range(3 * ADDRESS.capacity):
-        guard.check(POLL, "192.0.2.1", voter(100 + n), "0.0.nonsense.1")
+        cast(guard, POLL, "192.0.2.1", voter(100 + n), "0.0.nonsense.1")
     clock.passes(60)  # the crowd is gone
-    assert guard.check(POLL, "192.0.2.1", voter(2), None).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(2), None).allowed
 
 
 # Work under attack
 
 
 def crowd(guard: Guard, n: int, address: str = "192.0.2.1", start: int = 0) -> list[bool]:
-    return [guard.check(POLL, address, voter(start + i), None).allowed for i in range(n)]
+    return [cast(guard, POLL, address, voter(start + i), None).allowed for i in range(n)]
 
 
 def test_work_is_asked_of_new_voters_of_a_crowded_address_alone(clock, cheap):
     guard = make(clock)
     assert crowd(guard, 200) == [True] * CROWD + [False] * (200 - CROWD)
-    asked = guard.check(POLL, "192.0.2.1", voter(1000), None)
+    asked = cast(guard, POLL, "192.0.2.1", voter(1000), None)
     assert not asked.allowed
-    assert guard.check(POLL, "192.0.2.1", voter(0), None).allowed  # voted before
-    assert guard.check(POLL, "192.0.2.2", voter(1000), None).allowed
-    assert guard.check("best-overtake", "192.0.2.1", voter(1000), None).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(0), None).allowed  # voted before
+    assert cast(guard, POLL, "192.0.2.2", voter(1000), None).allowed
+    assert cast(guard, "best-overtake", "192.0.2.1", voter(1000), None).allowed
     answer = solve(asked.challenge)
-    assert not guard.check(POLL, "192.0.2.1", voter(1001), answer).allowed
-    assert not guard.check(POLL, "192.0.2.1", voter(1001), answer + "1").allowed
-    assert guard.check(POLL, "192.0.2.1", voter(1000), answer).allowed
+    assert not cast(guard, POLL, "192.0.2.1", voter(1001), answer).allowed
+    assert not cast(guard, POLL, "192.0.2.1", voter(1001), answer + "1").allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(1000), answer).allowed
     # Done once: to change the vote takes no more of it.
-    assert guard.check(POLL, "192.0.2.1", voter(1000), None).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(1000), None).allowed
+
+
+def test_a_ballot_of_which_nothing_came_leaves_no_trace(clock):
+    """Too late, too early, a wrong code, a withdrawal of nothing: no crowd, no burst."""
+    guard = make(clock)
+    for n in range(3 * CROWD):
+        verdict = guard.check(POLL, "192.0.2.1", voter(n), None)
+        assert verdict.allowed
+        guard.settle(verdict, POLL, voter(n), fresh=False, known=False)
+    room = Room()
+    assert crowd(guard, CROWD, start=1000) == [True] * CROWD
+    asyncio.run(guard.report(room, {POLL: POLL}))
+    assert room.records == []
+    # Nor does it let anybody pass who would have to work.
+    assert not guard.check(POLL, "192.0.2.1", voter(0), None).allowed
+
+
+def test_many_at_once_are_a_crowd_before_the_first_is_counted(clock):
+    guard = make(clock)
+    coming = [guard.check(POLL, "192.0.2.1", voter(n), None) for n in range(2 * CROWD)]
+    assert [verdict.allowed for verdict in coming] == [True] * CROWD + [False] * CROWD
+    for n, verdict in enumerate(coming):
+        guard.settle(verdict, POLL, voter(n), fresh=False, known=False)
+    assert guard.check(POLL, "192.0.2.1", voter(5000), None).allowed
+
+
+def test_a_vote_that_another_process_knows_is_no_new_ballot(clock):
+    guard = make(clock)
+    for n in range(2 * CROWD):
+        verdict = guard.check(POLL, "192.0.2.1", voter(n), None)
+        guard.settle(verdict, POLL, voter(n), fresh=False, known=True)
+    assert cast(guard, POLL, "192.0.2.1", voter(5000), None).allowed
+
+
+def test_nobody_works_for_a_poll_that_takes_no_vote(clock):
+    guard = make(clock)
+    crowd(guard, 2 * CROWD)
+    assert not guard.check(POLL, "192.0.2.1", voter(5000), None).allowed
+    assert guard.check(POLL, "192.0.2.1", voter(5000), None, shut=True).allowed
+
+
+def test_who_tries_in_vain_is_limited_and_takes_nothing_from_the_others(clock):
+    guard = make(clock)
+    for n in range(3 * ADDRESS.capacity):
+        verdict = guard.check(POLL, "192.0.2.1", voter(1), None, shut=True)
+        assert verdict.allowed == (n < VOTER.capacity)
+        guard.settle(verdict, POLL, voter(1), fresh=False, known=False)
+    assert guard.check(POLL, "192.0.2.1", voter(2), None).allowed
 
 
 def test_the_wait_without_work_is_what_is_said(clock, cheap):
     guard = make(clock)
     crowd(guard, CROWD)
     for n in range(CROWD):
-        asked = guard.check(POLL, "192.0.2.1", voter(1000 + n), None)
+        asked = cast(guard, POLL, "192.0.2.1", voter(1000 + n), None)
         answer = solve(asked.challenge)
-        assert guard.check(POLL, "192.0.2.1", voter(1000 + n), answer).allowed
-    asked = guard.check(POLL, "192.0.2.1", voter(5000), None)
+        assert cast(guard, POLL, "192.0.2.1", voter(1000 + n), answer).allowed
+    asked = cast(guard, POLL, "192.0.2.1", voter(5000), None)
     assert asked.retry_after == math.ceil(60 * math.log(2))  # twice as many: halved in 42 s
     clock.passes(asked.retry_after - 1)
-    assert not guard.check(POLL, "192.0.2.1", voter(5000), None).allowed
+    assert not cast(guard, POLL, "192.0.2.1", voter(5000), None).allowed
     clock.passes(1)
-    assert guard.check(POLL, "192.0.2.1", voter(5000), None).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(5000), None).allowed
 
 
 def test_an_expired_answer_gets_another_challenge(clock, cheap):
     guard = make(clock, "always")
-    answer = solve(guard.check(POLL, "192.0.2.1", voter(1), None).challenge)
+    answer = solve(cast(guard, POLL, "192.0.2.1", voter(1), None).challenge)
     clock.passes(work.SECONDS + 1)
-    again = guard.check(POLL, "192.0.2.1", voter(1), answer)
+    again = cast(guard, POLL, "192.0.2.1", voter(1), answer)
     assert not again.allowed
-    assert guard.check(POLL, "192.0.2.1", voter(1), solve(again.challenge)).allowed
+    assert cast(guard, POLL, "192.0.2.1", voter(1), solve(again.challenge)).allowed
 
 
 def test_the_knob(clock, cheap):
     never, always = make(clock, "never"), make(clock, "always")
     assert all(crowd(never, 3 * CROWD))
-    asked = always.check(POLL, "192.0.2.1", voter(1), None)
+    asked = cast(always, POLL, "192.0.2.1", voter(1), None)
     assert (asked.allowed, asked.retry_after) == (False, 0)
-    assert always.check(POLL, "192.0.2.1", voter(1), solve(asked.challenge)).allowed
+    assert cast(always, POLL, "192.0.2.1", voter(1), solve(asked.challenge)).allowed
 
 
 def test_another_process_takes_the_work_that_one_asked_for(clock, cheap):
     one, other = make(clock, "always"), make(clock, "always")
-    asked = one.check(POLL, "192.0.2.1", voter(1), None)
-    assert other.check(POLL, "192.0.2.1", voter(1), solve(asked.challenge)).allowed
+    asked = cast(one, POLL, "192.0.2.1", voter(1), None)
+    assert cast(other, POLL, "192.0.2.1", voter(1), solve(asked.challenge)).allowed
 
 
 def test_harder_the_more_come():
@@ -285,21 +353,21 @@ def test_harder_the_more_come():
 def test_a_48_is_no_way_round_its_64s(clock):
     guard = make(clock)
     spread = [
-        guard.check(POLL, f"2001:db8:7:{n:x}::1", voter(n), None).allowed
+        cast(guard, POLL, f"2001:db8:7:{n:x}::1", voter(n), None).allowed
         for n in range(NETWORK + 50)
     ]
     assert spread == [True] * NETWORK + [False] * 50
-    assert guard.check(POLL, "2001:db8:8::1", voter(9999), None).allowed
+    assert cast(guard, POLL, "2001:db8:8::1", voter(9999), None).allowed
 
 
 def test_memory_is_bounded(clock, monkeypatch):
-    for name in ("MOST_VOTERS", "MOST_ADDRESSES", "MOST_BURSTS"):
+    for name in ("MOST_VOTERS", "MOST_STRANGERS", "MOST_ADDRESSES", "MOST_BURSTS"):
         monkeypatch.setattr(guards, name, 16)
     guard = make(clock, "never")
     for source in range(100):
         crowd(guard, CROWD + 5, f"192.0.2.{source}", 1000 * source)
     assert len(guard._crowds) == 16
-    assert len(guard._voters._full_at) == 16
+    assert len(guard._voters._full_at) == len(guard._strangers._full_at) == 16
     assert len(guard._addresses._full_at) == 16
     assert len(guard._bursts) == 17  # and the rest of them together
     room = Room()
@@ -312,7 +380,7 @@ def test_memory_is_bounded(clock, monkeypatch):
 
 def stuff(guard: Guard, n: int, code: str, start: int = 0) -> None:
     for i in range(n):
-        if guard.check(POLL, "192.0.2.1", voter(start + i), None).allowed:
+        if cast(guard, POLL, "192.0.2.1", voter(start + i), None).allowed:
             guard.counted(POLL, "192.0.2.1", (), (code,))
 
 
@@ -360,9 +428,9 @@ def test_a_record_holds_the_whole_burst_and_is_written_once_a_minute(clock):
 def test_who_was_asked_for_work_and_brought_none_is_counted(clock, cheap):
     guard, room = make(clock), Room()
     crowd(guard, CROWD)
-    challenges = [guard.check(POLL, "192.0.2.1", voter(1000 + n), None) for n in range(9)]
+    challenges = [cast(guard, POLL, "192.0.2.1", voter(1000 + n), None) for n in range(9)]
     for n, asked in enumerate(challenges[:4]):
-        assert guard.check(POLL, "192.0.2.1", voter(1000 + n), solve(asked.challenge)).allowed
+        assert cast(guard, POLL, "192.0.2.1", voter(1000 + n), solve(asked.challenge)).allowed
     crowd(guard, 7, start=2000)
     asyncio.run(guard.report(room, {POLL: POLL}))
     ((_, burst),) = room.records
@@ -500,6 +568,58 @@ def test_a_burst_is_seen_in_redis_and_an_address_nowhere(guarded, redis_server):
             assert packed not in text, file
             assert packed.hex().encode() not in text, file
     assert b"very many new ballots" in guarded.log.read_bytes()
+
+
+def until_work(app: App) -> None:
+    """Let newcomers vote until one is asked for work."""
+    for _ in range(2 * CROWD):
+        with newcomer(app, HERE) as browser:
+            answer = vote(browser, "NOR")
+        if answer.status_code == 429:
+            assert answer.json()["error"] == "challenge"
+            return
+        assert answer.status_code == 200
+    raise AssertionError("nobody was asked for work")
+
+
+def test_late_voters_need_not_work_to_be_told_so(guarded, redis_server):
+    meta = f"poll:{SINGLE}:meta"
+    until_work(guarded)
+    redis_server.client.hset(meta, "closes", 1)
+    told = []
+    for _ in range(5):
+        with newcomer(guarded, HERE) as browser:
+            answer = vote(browser, "NOR")
+            if answer.status_code == 429 and not told:
+                # By the file it is open: one has to find out.
+                answer = vote(browser, "NOR", work=solve(answer.json()["challenge"]))
+            told.append(answer.json()["error"])
+    assert told == ["closed"] * 5
+    # It is opened again: who votes first shows it.
+    redis_server.client.hdel(meta, "closes")
+    until_work(guarded)
+
+
+def test_a_poll_that_is_closed_by_its_file_asks_nobody_for_work(tmp_path, redis_server):
+    redis_server.client.flushall()
+    (tmp_path / "polls").mkdir()
+    file = (ROOT / "app" / "polls" / f"{SINGLE}.yaml").read_text()
+    file = re.sub("(?m)^opens:.*$", "opens: 2026-01-01T00:00:00Z", file)
+    file = re.sub("(?m)^closes:.*$", "closes: 2026-01-02T00:00:00Z", file)
+    (tmp_path / "polls" / f"{SINGLE}.yaml").write_text(file)
+    shutil.copytree(ROOT / "app" / "polls" / "choices", tmp_path / "polls" / "choices")
+    app = App(tmp_path, redis_server.url, tmp_path / "polls", F1_PROXIES="1", F1_CHALLENGE="always")
+    try:
+        with newcomer(app, HERE) as browser:
+            assert vote(browser, "NOR").json()["error"] == "closed"
+        # The organiser's word counts more: from the first vote that shows it.
+        redis_server.client.hset(f"poll:{SINGLE}:meta", "closes", 0)
+        with newcomer(app, HERE) as browser:
+            assert vote(browser, "NOR").status_code == 200
+        with newcomer(app, HERE) as browser:
+            assert vote(browser, "NOR").json()["error"] == "challenge"
+    finally:
+        app.stop()
 
 
 @pytest.mark.parametrize(("language", "title"), [("en", "Slowly, please"), ("fr", "Doucement")])

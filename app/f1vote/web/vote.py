@@ -1,6 +1,7 @@
 """A vote on its way from a request to the counting room: the same for the form and for JSON."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextvars import Context as Variables
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from sanic import Request
 
 from f1vote import receipts
+from f1vote.guard import PASS, Verdict
 from f1vote.metrics import ACCEPTED
 from f1vote.polls import Poll
 from f1vote.store import Cast, Outcome, Unreachable
@@ -16,6 +18,15 @@ from f1vote.web.errors import Refused
 from f1vote.web.request import same_origin
 
 _ACCEPTED = frozenset(ACCEPTED)
+# What the counting room says of a vote that tells whether a poll takes votes.
+_TELLING = {
+    Outcome.COUNTED: True,
+    Outcome.CHANGED: True,
+    Outcome.WITHDRAWN: True,
+    Outcome.EARLY: False,
+    Outcome.CLOSED: False,
+    Outcome.FROZEN: False,
+}
 # What is logged on the way of many belongs to none of their requests.
 _NOBODY = Variables()
 # More together are not cheaper.
@@ -33,6 +44,7 @@ class _Vote:
     answer: "asyncio.Future[Cast]"
     voter: str = ""
     address: str = ""
+    verdict: Verdict = PASS
     receipt: str = ""
 
 
@@ -46,6 +58,8 @@ class Desk:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._arrived: list[_Vote] = []
+        # By poll: does it take votes, and when (Unix time) did the counting room say so?
+        self._open: dict[str, tuple[bool, float]] = {}
 
     async def cast(
         self, request: Request, poll: Poll, choices: Sequence[str], work: str | None
@@ -61,18 +75,37 @@ class Desk:
         if not self._arrived:
             loop.call_soon(self._wait, 0, context=_NOBODY)
         self._arrived.append(vote)
+        guard = self._context.guard
         try:
             done = await vote.answer
-        except Unreachable:
-            metrics.refused(poll.id, "unreachable")
+        except BaseException as error:
+            # Nobody knows if it was counted: who asked may have left on purpose.
+            guard.settle(vote.verdict, poll.id, vote.voter, fresh=True)
+            if isinstance(error, Unreachable):
+                metrics.refused(poll.id, "unreachable")
             raise
         outcome = done.outcome
+        if outcome in _TELLING:
+            self._open[poll.id] = _TELLING[outcome], time.time()
+        fresh = outcome is Outcome.COUNTED
+        guard.settle(vote.verdict, poll.id, vote.voter, fresh, known=fresh or bool(done.held))
         if outcome not in _ACCEPTED:
             raise self._refused(vote, outcome)
         metrics.vote(poll.id, choices[0] if choices else "", outcome)
         if outcome is not Outcome.SAME:
-            self._context.guard.counted(poll.id, vote.address, done.held, choices)
+            guard.counted(poll.id, vote.address, done.held, choices)
         return done, vote.receipt
+
+    def _shut(self, poll: Poll) -> bool:
+        """
+        Return if ``poll`` takes no votes, as far as is known: by what the counting room said since
+        its file's last edge, else by its file. The organiser's word is in what the room says.
+        """
+        now = time.time()
+        closed = bool(poll.closes) and now >= poll.closes
+        edge = poll.closes if closed else poll.opens if now >= poll.opens else 0
+        takes, at = self._open.get(poll.id, (False, -1.0))
+        return not takes if at >= edge else closed or now < poll.opens
 
     def _wait(self, before: int) -> None:
         """Take them once a turn of the loop, some µs if it is idle, brings nobody more."""
@@ -107,10 +140,14 @@ class Desk:
 
     def _guard(self, vote: _Vote) -> None:
         """Ask whether he may vote now."""
-        verdict = self._context.guard.check(vote.poll.id, vote.address, vote.voter, vote.work)
+        poll = vote.poll
+        verdict = self._context.guard.check(
+            poll.id, vote.address, vote.voter, vote.work, self._shut(poll)
+        )
         if not verdict.allowed:
-            self._context.metrics.refused(vote.poll.id, verdict.reason)
+            self._context.metrics.refused(poll.id, verdict.reason)
             raise Refused.by(verdict)
+        vote.verdict = verdict
 
     def _write(self, vote: _Vote) -> None:
         """Write the receipt."""
