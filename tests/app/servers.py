@@ -1,6 +1,8 @@
 """A real Redis and a real app, each in its own process, for the tests."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -44,9 +46,12 @@ def wait(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, below those that the kernel gives to connections."""
+    while True:
+        port = random.randrange(15000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port
 
 
 class Redis:
