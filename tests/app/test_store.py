@@ -337,6 +337,21 @@ def test_a_tally_that_cannot_be_written_leaves_the_vote_unwritten(redis_server):
     assert redis_server.client.keys("poll:test:votes:*") == []
 
 
+def test_when_memory_is_full_a_vote_is_refused_and_the_others_stay(own_redis):
+    async def work(store: Store) -> None:
+        await store.cast(RANKED, ANN, ["NOR", "VER"])
+        own_redis.client.config_set("maxmemory", 1)
+        for voter, choices in ((ANN, ["HAM"]), (ANN, []), (BOB, ["HAM"])):
+            with pytest.raises(Unreachable, match="OutOfMemory"):
+                await store.cast(RANKED, voter, choices)
+        assert await store.held(RANKED, ANN) == ("NOR", "VER")
+        own_redis.client.config_set("maxmemory", 0)
+        assert (await store.cast(RANKED, BOB, ["HAM"])).outcome is Outcome.COUNTED
+
+    run(own_redis, [RANKED], work)
+    assert count(own_redis.client, RANKED) == {ANN: "NOR>VER", BOB: "HAM"}
+
+
 def test_a_redis_that_comes_back_in_time_takes_the_vote_that_waited(own_redis):
     async def work() -> None:
         async with opened(own_redis, POLL) as store:
