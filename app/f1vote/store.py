@@ -64,7 +64,7 @@ SILENCE = 5.0
 AGAIN = 0.5
 TOGETHER = 512  # receipts that are admitted in one call
 LONGEST_LOG = 10_000
-MOST_BURSTS = 1000
+MOST_BURSTS = 10_000
 # What a walk through all votes takes at once: a few ms of Redis.
 SLICE = 2048
 # Who drives a recount and says nothing for so long is dead (s).
