@@ -11,7 +11,7 @@ from f1vote.store import Cast, Outcome, Unreachable
 from f1vote.web.errors import Refused
 from f1vote.web.vote import ENOUGH, Desk
 
-POLL: Any = SimpleNamespace(id="race", voters="cookie")
+POLL: Any = SimpleNamespace(id="race", voters="cookie", opens=0, closes=0)
 
 
 class Room:
@@ -28,16 +28,19 @@ class Room:
 
 
 def desk(room: Room) -> Desk:
-    def check(poll: str, address: str, voter: str, work: str | None) -> Any:
+    def check(poll: str, address: str, voter: str, *_: object) -> Any:
         room.seen.append(f"check {voter}")
         if voter == "broken":
             raise ZeroDivisionError
         return PASS
 
+    def nothing(*_: object, **__: object) -> None:
+        pass
+
     context: Any = SimpleNamespace(
         store=room,
-        guard=SimpleNamespace(check=check, counted=lambda *_: None),
-        metrics=SimpleNamespace(vote=lambda *_: None, refused=lambda *_: None),
+        guard=SimpleNamespace(check=check, counted=nothing, settle=nothing),
+        metrics=SimpleNamespace(vote=nothing, refused=nothing),
         voter=lambda request: request.voter,
         address=lambda request: "192.0.2.1",
     )
