@@ -230,7 +230,7 @@ def test_the_clock_reaches_the_end_and_the_result_is_there(visitor, redis_server
     expect(page.locator("#ticket")).to_contain_text("Sainz")
     close_in(redis_server, "race", 5)
     expect(page.locator(".clock")).to_have_text(re.compile(r"^00:00:0\d$"))
-    expect(page.locator(".winner")).to_contain_text("Sainz")
+    expect(page.locator(".winner")).to_contain_text("Sainz", timeout=DEADLINE_MS)
     expect(page.locator(".slot")).to_have_count(0)
     expect(page.locator("#board h2")).to_have_text("Result")
 
