@@ -23,6 +23,7 @@ from f1vote.web.answers import PAGE_HEADERS, Json
 from f1vote.web.context import Context
 from f1vote.web.errors import explainer
 from f1vote.web.request import VoteRequest
+from f1vote.web.vote import Desk
 
 MAX_REQUEST_BYTES = 8192
 # How long an answer may take (s): a voter's, and an organiser's, who may recount or reset a large
@@ -66,6 +67,7 @@ def create(settings: Settings) -> Site:
         metrics=metrics,
         pages=Pages(texts, settings, by_id),
     )
+    context.desk = Desk(context)
     site = Site(
         _app("voters", VOTERS, context, PATIENCE),
         _app("operators", OPERATORS, context, MORE_PATIENCE),

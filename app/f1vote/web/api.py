@@ -13,11 +13,11 @@ from f1vote.web.answers import json
 from f1vote.web.context import Context
 from f1vote.web.errors import Refused, asked_poll
 from f1vote.web.request import READ, is_json
-from f1vote.web.vote import Desk
 
 
 def add(app: Sanic[Any, Any], context: Context) -> None:
     """Add the API to ``app``."""
+    api = _Api(context)
     for name, path, methods in (
         ("polls", "/api/polls", READ),
         ("poll", "/api/polls/<poll>", READ),
@@ -26,14 +26,12 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
         ("withdraw", "/api/polls/<poll>/withdraw", ("POST",)),
         ("receipt", "/api/polls/<poll>/receipts/<code>", READ),
     ):
-        handler = getattr(_Api(context), name)
-        app.add_route(handler, path, methods=methods, name=f"api-{name}")
+        app.add_route(getattr(api, name), path, methods=methods, name=f"api-{name}")
 
 
 class _Api:
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.desk = Desk(context)
 
     async def polls(self, _: Request) -> HTTPResponse:
         polls = self.context.polls.values()
@@ -79,7 +77,7 @@ class _Api:
         work = body.get("work")
         if work is not None and not isinstance(work, str):
             raise Refused("400")
-        done, receipt = await self.desk.cast(request, poll, choices, work)
+        done, receipt = await self.context.desk.cast(request, poll, choices, work)
         return json(
             {
                 "outcome": done.outcome,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sanic import HTTPResponse, Request
 
@@ -16,6 +17,9 @@ from f1vote.pages import Pages, Visit
 from f1vote.polls import LANGUAGES, Poll
 from f1vote.settings import Settings
 from f1vote.store import Store
+
+if TYPE_CHECKING:
+    from f1vote.web.vote import Desk
 
 # `__Host-`: Secure, Path=/, no Domain (RFC 6265bis, 4.1.3.2), so that no other host can set it.
 COOKIE = "__Host-f1vote"
@@ -42,6 +46,8 @@ class Context:
     hub: Hub
     metrics: Metrics
     pages: Pages
+    # Where votes arrive, by a form or as JSON: it needs the rest of this object.
+    desk: "Desk" = field(init=False)
     answers: AnswerLog = field(default_factory=AnswerLog)
     draining: bool = False
 

@@ -19,7 +19,6 @@ from f1vote.store import Standing, Unreachable
 from f1vote.web.context import Context
 from f1vote.web.errors import RETRY_AFTER, Refused, Told, asked_poll
 from f1vote.web.request import READ, same_origin
-from f1vote.web.vote import Desk
 
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 # What is typed is shown again: no more of it than this (characters).
@@ -57,7 +56,6 @@ def add(app: Sanic[Any, Any], context: Context) -> None:
 class _Site:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._desk = Desk(context)
         self._pages = context.pages
         self._listed = [poll for poll in context.polls.values() if poll.listed]
 
@@ -142,7 +140,7 @@ class _Site:
         return await self._take_code(request, asked, _form(request).get("code") or "")
 
     async def _cast(self, request: Request, poll: Poll, choices: Sequence[str]) -> HTTPResponse:
-        await self._desk.cast(request, poll, choices, _form(request).get("work"))
+        await self._context.desk.cast(request, poll, choices, _form(request).get("work"))
         return self._back(request, poll)
 
     async def _take_code(self, request: Request, poll: Poll, typed: str) -> HTTPResponse:
