@@ -10,13 +10,13 @@ of 100 bits. Few type it; the QR code brings it along.
 import secrets
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from f1vote import qr, receipts
 from f1vote.i18n import Texts
 from f1vote.polls import Poll
+from f1vote.templating import environment
 
 BITS = 100
 MOST = 2400  # in one call: a hundred sheets of A4, some ten seconds to draw
@@ -58,11 +58,4 @@ def sheet(poll: Poll, codes: Iterable[str], url: str, language: str, texts: Text
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("codes.html")
+    return environment().get_template("codes.html")

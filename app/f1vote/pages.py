@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from f1vote import receipts
 from f1vote.i18n import Texts, _
 from f1vote.polls import LANGUAGES, Choice, Poll
 from f1vote.settings import Settings
 from f1vote.store import Standing
+from f1vote.templating import environment
 
-HERE = Path(__file__).parent
-STATIC = HERE / "static"
+STATIC = Path(__file__).parent / "static"
 # In a stylesheet or script: the address of another file, @@like-this.js@@.
 NAMED = re.compile(rb"@@([\w.-]+)@@")
 TYPES = {
@@ -318,15 +318,7 @@ def _leaders(poll: Poll, standing: Standing | None) -> tuple[Choice, ...]:
 def _environment(
     texts: Texts, language: str, names: Mapping[str, str], version: str
 ) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.globals.update(
+    return environment(
         _=partial(texts.get, language),
         plural=partial(texts.plural, language),
         forms=partial(texts.forms, language),
@@ -341,4 +333,3 @@ def _environment(
         version=version,
         pod=socket.gethostname(),
     )
-    return environment

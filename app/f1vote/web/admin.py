@@ -9,10 +9,9 @@ import socket
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from sanic import Blueprint, HTTPResponse, Request, Sanic, html, raw, redirect
 from sanic.exceptions import SanicException
 from sanic.log import logger
@@ -24,12 +23,13 @@ from f1vote.i18n import _
 from f1vote.pages import STATES, rows
 from f1vote.polls import LANGUAGES, Poll
 from f1vote.store import Entry, Unreachable
+from f1vote.templating import TEMPLATES, environment
 from f1vote.web.context import Context
 from f1vote.web.errors import RETRY_AFTER
 from f1vote.web.request import READ, same_origin
 from f1vote.web.session import SECONDS, Sessions
 
-TEMPLATES = Path(__file__).parents[1] / "templates" / "admin"
+FOLDER = TEMPLATES / "admin"
 PATH = "/admin"
 COOKIE = "f1admin"
 # Notes of the log on a page; of one poll they are among so many.
@@ -83,7 +83,7 @@ class _Area:
     def __init__(self, context: Context, token: bytes) -> None:
         self._context = context
         self._sessions = Sessions(token, context.settings.cookie_keys)
-        self._css = (TEMPLATES / "admin.css").read_bytes()
+        self._css = (FOLDER / "admin.css").read_bytes()
         self.css_name = f"admin.{hashlib.sha256(self._css).hexdigest()[:12]}.css"
         self._templates = {
             language: _environment(context, language, f"{PATH}/{self.css_name}")
@@ -390,15 +390,8 @@ def _environment(context: Context, language: str, css: str) -> Environment:
             for key, given in said.items()
         ]
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.globals.update(
+    return environment(
+        FOLDER,
         _=say,
         plural=partial(texts.plural, language),
         number=partial(texts.number, language),
@@ -411,4 +404,3 @@ def _environment(context: Context, language: str, css: str) -> Environment:
         version=context.settings.version,
         pod=socket.gethostname(),
     )
-    return environment
