@@ -38,14 +38,14 @@ from hashlib import sha1
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from f1vote.batch import ATTEMPT, Batch, Unreachable
+from f1vote.batch import ATTEMPT, Answer, Batch, Item, Unreachable
 from f1vote.polls import Poll
 from f1vote.receipts import LENGTH
 
@@ -179,6 +179,29 @@ class _Script:
             return cast(str, await redis.eval(self.text, 0, *words))
 
 
+class _ByPoll(Generic[Item, Answer]):
+    """A batch for each poll; ``send`` and ``deadline`` (s) are as `Batch` takes them."""
+
+    def __init__(
+        self, send: Callable[[Poll, Sequence[Item]], Awaitable[Sequence[Answer]]], deadline: float
+    ) -> None:
+        self._send, self._deadline = send, deadline
+        self._batches: dict[str, tuple[Poll, Batch[Item, Answer]]] = {}
+
+    def of(self, poll: Poll) -> Batch[Item, Answer]:
+        """Return the batch of ``poll``, as its file is now."""
+        known = self._batches.get(poll.id)
+        if known is None or known[0] is not poll:
+            batch = Batch(partial(self._send, poll), self._deadline)
+            known = self._batches[poll.id] = poll, batch
+        return known[1]
+
+    async def close(self) -> None:
+        """Give up what waits."""
+        for _, batch in self._batches.values():
+            await batch.close()
+
+
 class Store:
     """The counting room. One object a process."""
 
@@ -211,17 +234,15 @@ class Store:
         self._news: Any = aioredis.Redis.from_url(url, **connection)
         self._vote, self._page = _Script("vote"), _Script("page")
         self._recount, self._reset, self._votes = map(_Script, ("recount", "reset", "votes"))
-        self._casts: dict[str, tuple[Poll, Batch[tuple[str, str], Cast]]] = {}
-        self._pages: dict[str, tuple[Poll, Batch[str, tuple[Standing, tuple[str, ...]]]]] = {}
+        self._casts = _ByPoll(self._send_votes, DEADLINE)
+        self._pages = _ByPoll(self._read_pages, READ_DEADLINE)
         # Redis's clock less the loop's (s), never ahead of it: an answer has travelled.
         self._clock: float | None = None
 
     async def close(self) -> None:
         """Give up what waits and close every connection."""
-        for _, casts in self._casts.values():
-            await casts.close()
-        for _, pages in self._pages.values():
-            await pages.close()
+        await self._casts.close()
+        await self._pages.close()
         await self._pool.aclose()
         await self._news.aclose()
 
@@ -251,10 +272,7 @@ class Store:
         """
         if len(receipt) != LENGTH or not receipt.isalnum():
             raise ValueError(f"{receipt!r} is not a receipt")
-        known = self._casts.get(poll.id)
-        if known is None or known[0] is not poll:
-            known = self._casts[poll.id] = poll, Batch(partial(self._send_votes, poll), DEADLINE)
-        known[1].put((receipt, _written(poll, choices)), answer)
+        self._casts.of(poll).put((receipt, _written(poll, choices)), answer)
 
     async def standing(self, poll: Poll) -> Standing:
         """Return how ``poll`` stands; raise Unreachable."""
@@ -266,11 +284,7 @@ class Store:
 
     async def page(self, poll: Poll, receipt: str | None) -> tuple[Standing, tuple[str, ...]]:
         """Return the standing of ``poll`` and what ``receipt`` holds; raise Unreachable."""
-        known = self._pages.get(poll.id)
-        if known is None or known[0] is not poll:
-            batch = Batch(partial(self._read_pages, poll), READ_DEADLINE)
-            known = self._pages[poll.id] = poll, batch
-        return await known[1].ask(receipt or "-")
+        return await self._pages.of(poll).ask(receipt or "-")
 
     async def _send_votes(self, poll: Poll, votes: Sequence[tuple[str, str]]) -> list[Cast]:
         loop = asyncio.get_running_loop()
