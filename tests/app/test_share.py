@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from f1vote.i18n import FOLDER, Texts
 from f1vote.polls import LANGUAGES, Poll
 from f1vote.store import Standing, Unreachable
 from f1vote.web import share
+from f1vote.web.context import Context
 from tests.app import qr
 from tests.app.servers import App, Redis
 from tests.conftest import ROOT
@@ -178,6 +180,7 @@ class Desk:
         context = SimpleNamespace(
             store=self.room, texts=TEXTS, settings=SimpleNamespace(public_url="https://v.example")
         )
+        context.standing = partial(Context.standing, context)
         self.cards = share.Cards(context)  # type: ignore[arg-type]
 
         def draw(

@@ -16,7 +16,7 @@ from f1vote.metrics import Metrics
 from f1vote.pages import Pages, Visit
 from f1vote.polls import LANGUAGES, Poll
 from f1vote.settings import Settings
-from f1vote.store import Store
+from f1vote.store import Standing, Store, Unreachable
 
 if TYPE_CHECKING:
     from f1vote.web.vote import Desk
@@ -82,6 +82,13 @@ class Context:
             if len(hops) >= proxies:
                 return str(hops[-proxies].strip())
         return str(request.ip)
+
+    async def standing(self, poll: Poll) -> Standing | None:
+        """Return how ``poll`` stands; None if the counting room does not answer."""
+        try:
+            return await self.store.standing(poll)
+        except Unreachable:
+            return None
 
     # What it is given
 

@@ -62,7 +62,7 @@ class _Site:
     # Shown
 
     async def home(self, request: Request) -> HTTPResponse:
-        standings = await asyncio.gather(*map(self._standing, self._listed))
+        standings = await asyncio.gather(*map(self._context.standing, self._listed))
         return html(
             self._pages.home(
                 self._context.visit(request), zip(self._listed, standings, strict=True)
@@ -156,12 +156,6 @@ class _Site:
 
     def _asked(self, name: str) -> Poll:
         return asked_poll(self._context, name)
-
-    async def _standing(self, poll: Poll) -> Standing | None:
-        try:
-            return await self._context.store.standing(poll)
-        except Unreachable:
-            return None
 
 
 def _form(request: Request) -> Any:

@@ -12,7 +12,7 @@ from sanic import HTTPResponse, Request, Sanic, raw
 
 from f1vote import card, qr
 from f1vote.polls import LANGUAGES, Poll
-from f1vote.store import Standing, Unreachable
+from f1vote.store import Standing
 from f1vote.web.context import Context
 from f1vote.web.errors import asked_poll
 from f1vote.web.request import READ
@@ -76,19 +76,13 @@ class Cards:
         async with self._locks.setdefault(key, asyncio.Lock()):
             at, facts, picture = self._drawn.get(key, (-FRESH, None, None))
             if picture is None or monotonic() - at >= FRESH:
-                standing = await self._standing(poll)
+                standing = await self._context.standing(poll)
                 now = _facts(poll, standing)
                 if picture is None or now != facts:
                     picture = await self._draw(poll, standing, language)
                 facts = now
                 self._drawn[key] = monotonic(), facts, picture
             return picture, facts is not None
-
-    async def _standing(self, poll: Poll) -> Standing | None:
-        try:
-            return await self._context.store.standing(poll)
-        except Unreachable:
-            return None
 
     async def _draw(self, poll: Poll, standing: Standing | None, language: str) -> Picture:
         url = self._context.settings.public_url
