@@ -30,7 +30,8 @@ import redis
 from f1vote import ballot, receipts
 from f1vote.polls import Poll, load
 from lab.__main__ import ROOT
-from lab.bench.app_servers import DEADLINE, KEY, MEASURED, OTHERS, Running, free_port, running
+from lab.bench.app_servers import DEADLINE, KEY, MEASURED, OTHERS, Running, running
+from lab.ports import free_port
 
 ROUNDS = 100
 # At once; a process of the app groups what they send.

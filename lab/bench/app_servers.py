@@ -21,6 +21,7 @@ import yaml
 
 from lab.__main__ import ROOT
 from lab.build import cache
+from lab.ports import free_port
 
 MEASURED, OTHERS = "0", "1"
 DEADLINE = 30.0  # to start or to end (s)
@@ -53,13 +54,6 @@ class Server:
     running: tuple[Running, ...]
     votes: Callable[[], int]  # how many Redis holds; -1: there is none
     slowest_sync: Callable[[], float] = lambda: 0.0  # of the log that Redis waited for (ms)
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -1,10 +1,7 @@
 """A real Redis and a real app, each in its own process, for the tests."""
 
-import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +12,7 @@ from pathlib import Path
 import httpx
 import redis
 
+from lab.ports import free_port
 from tests.conftest import ROOT
 
 DEADLINE = 30.0
@@ -43,15 +41,6 @@ def wait(
         else:
             return
     raise AssertionError(f"waited {DEADLINE:.0f} s for {what}; last seen: {last}")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, below those that the kernel gives to connections."""
-    while True:
-        port = random.randrange(15000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("0.0.0.0", port))
-            return port
 
 
 class Redis:
