@@ -1,27 +1,21 @@
 """
-A poll with as many voters as one likes: what each of them costs Redis, in memory and in time.
-
-    python -m lab.bench.app_fill [voters…]      10^3 to 10^7 unless told; prints a table
+A poll with as many voters as one likes: what each of them costs Redis, in memory and in time
+(``python -m lab.bench.app voters``).
 """
 
 # ruff: noqa: S311 - nothing drawn here is a secret
 
-import argparse
 import asyncio
 import random
-import tempfile
 from array import array
 from collections import Counter
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from f1vote.polls import Choice, Poll
 from f1vote.receipts import ALPHABET, LENGTH
 from f1vote.store import Store
-from lab.bench.app_servers import database
-from lab.bench.common import table
 
 # As lua/buckets.lua parts a receipt.
 PREFIX = 4
@@ -143,32 +137,3 @@ async def _costs(redis: Any, url: str) -> tuple[float, float]:
 def _busy(redis: Any) -> float:
     """Return how long Redis has worked at scripts (µs)."""
     return float(redis.info("commandstats")["cmdstat_evalsha"]["usec"])
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m lab.bench.app_fill", description=__doc__)
-    parser.add_argument("voters", nargs="*", type=int, default=SIZES)
-    rows = []
-    for n in parser.parse_args().voters:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            database(Path(folder) / "redis", durable=True) as (_, redis),
-        ):
-            port = redis.get_connection_kwargs()["port"]
-            cost = measure(redis, f"redis://127.0.0.1:{port}/0", n)
-        figures = (cost.sampled, cost.used, cost.new, cost.change)
-        rows.append([f"{n:,}", *(f"{figure:.1f}" for figure in figures)])
-    print(
-        table(
-            [
-                *("voters", "bytes a voter, MEMORY USAGE", "bytes a voter, used_memory"),
-                *("µs a new vote", "µs a change"),
-            ],
-            rows,
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()
