@@ -168,7 +168,7 @@ class _Script:
     """A script of lua/: sent by its hash, and whole only where Redis does not know it."""
 
     def __init__(self, name: str) -> None:
-        files = [Path(__file__).parent / "lua" / f"{part}.lua" for part in ("buckets", name)]
+        files = [Path(__file__).parent / "lua" / f"{part}.lua" for part in ("common", name)]
         self.text = "".join(file.read_text(encoding="utf-8") for file in files)
         self.hash = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 

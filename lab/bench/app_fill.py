@@ -17,7 +17,7 @@ from f1vote.polls import Choice, Poll
 from f1vote.receipts import ALPHABET, LENGTH
 from f1vote.store import Store
 
-# As lua/buckets.lua parts a receipt.
+# As lua/common.lua parts a receipt.
 PREFIX = 4
 BUCKETS = ["".join(letters) for letters in product(ALPHABET, repeat=PREFIX)]
 REST = LENGTH - PREFIX

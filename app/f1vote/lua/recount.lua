@@ -32,10 +32,9 @@ if not cursor then
   unlogged(function() redis.call('HSET', recount, 'began', string.format('%.3f', now)) end)
 end
 
-local points, counts, voters = {}, {}, 0
+local counts, voters = {}, 0
 -- Without a vote there are no points, and none are needed.
-local weights = redis.call('HGET', meta, 'points') or ''
-for value in string.gmatch(weights, '[^>]+') do points[#points + 1] = tonumber(value) end
+worth(redis.call('HGET', meta, 'points') or '')
 local times = {}  -- how often each vote occurs: few differ
 cursor = walk(base, tonumber(cursor), tonumber(ARGV[5]), function(bucket)
   local votes = redis.call('HVALS', base .. 'votes:' .. bucket)
@@ -43,13 +42,7 @@ cursor = walk(base, tonumber(cursor), tonumber(ARGV[5]), function(bucket)
   voters = voters + #votes
   return #votes
 end)
-for value, n in pairs(times) do
-  local place = 0
-  for code in string.gmatch(value, '[^>]+') do
-    place = place + 1
-    counts[code] = (counts[code] or 0) + n * (points[place] or 0)
-  end
-end
+for value, n in pairs(times) do add(counts, value, n) end
 for code, n in pairs(counts) do redis.call('HINCRBY', recount, 'n:' .. code, n) end
 if voters > 0 then redis.call('HINCRBY', recount, 'voters', voters) end
 redis.call('HSET', recount, 'cursor', cursor, 'driver', ARGV[2])

@@ -19,8 +19,8 @@ local opens, closes = tonumber(kept[1] or ARGV[2]), tonumber(kept[2] or ARGV[3])
 local refused = (closes > 0 and now >= closes and 'closed')
   or (now < opens and 'early')
   or (kept[3] == '1' and 'frozen')
-local points, allowed = {}, {}
-for value in string.gmatch(kept[4] or ARGV[5], '[^>]+') do points[#points + 1] = tonumber(value) end
+worth(kept[4] or ARGV[5])
+local allowed = {}
 for code in string.gmatch(ARGV[6], '[^>]+') do allowed[code] = true end
 
 -- A recount under way has counted the buckets before its cursor: what changes there is its, too.
@@ -40,14 +40,6 @@ local function valid(value)
     judged[value] = fine and places <= #points
   end
   return judged[value]
-end
-
-local function add(deltas, value, sign)
-  local place = 0
-  for code in string.gmatch(value, '[^>]+') do
-    place = place + 1
-    deltas[code] = (deltas[code] or 0) + sign * (points[place] or 0)
-  end
 end
 
 local changes, voters, deltas = 0, 0, {}

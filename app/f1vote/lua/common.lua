@@ -1,4 +1,5 @@
--- Stands before the other scripts. A receipt's vote is in the hash (bucket) that its first four
+-- Stands before the other scripts.
+-- A receipt's vote is in the hash (bucket) that its first four
 -- characters name, under the other nine: some ten votes in each of ten million voters.
 -- poll:<id>:buckets has a bit for each bucket that ever held a vote, so that a walk through all
 -- votes passes over the rest of the million.
@@ -10,6 +11,21 @@ local function unlogged(write)
   redis.set_repl(redis.REPL_NONE)
   write()
   redis.set_repl(redis.REPL_ALL)
+end
+
+-- What each place of a vote is worth, once `worth` was told it ('3>2>1').
+local points = {}
+local function worth(text)
+  for value in string.gmatch(text, '[^>]+') do points[#points + 1] = tonumber(value) end
+end
+
+-- Adds to `sums`, by code, what the vote `value` is worth, `times` times.
+local function add(sums, value, times)
+  local place = 0
+  for code in string.gmatch(value, '[^>]+') do
+    place = place + 1
+    sums[code] = (sums[code] or 0) + times * (points[place] or 0)
+  end
 end
 
 -- The end of the bucket's key, and the field.
