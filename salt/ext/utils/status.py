@@ -46,7 +46,7 @@ for _, key in ipairs(redis.call('KEYS', 'poll:*:tally')) do
 end
 return cjson.encode({now = tonumber(redis.call('TIME')[1]), polls = polls})
 """
-# The app recounts every poll each half minute; one of millions takes minutes.
+# The app recounts every poll each minute; one of millions takes minutes.
 RECOUNT_SECONDS = 900
 
 
