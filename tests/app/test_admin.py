@@ -20,20 +20,6 @@ from tests.app.servers import App, Redis, wait
 NAME = "Ann Organiser"
 
 
-@pytest.fixture(scope="module")
-def site(redis_server: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = organised(tmp_path_factory.mktemp("admin"), redis_server.url)
-    yield app
-    app.stop()
-
-
-@pytest.fixture
-def clean(site: App, redis_server: Redis) -> App:
-    """The app, with nothing voted, decided or logged."""
-    redis_server.client.flushall()
-    return site
-
-
 def signed_in(site: App, **headers: str) -> httpx.Client:
     """Return a client with a session that was not begun through the form."""
     client = site.operator(**headers)

@@ -6,7 +6,6 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +15,10 @@ import pytest
 
 from f1vote import cli, codes, receipts
 from f1vote.cli import REFUSED, SILENT, WRONG
-from tests.app.organised import SECRET, TOKEN, organised, write_polls
-from tests.app.servers import App, Redis
+from tests.app.organised import SECRET, TOKEN, write_polls
+from tests.app.servers import App
 
 BY = ("--by", "Ann")
-
-
-@pytest.fixture(scope="module")
-def site(redis_server: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = organised(tmp_path_factory.mktemp("cli"), redis_server.url)
-    yield app
-    app.stop()
-
-
-@pytest.fixture
-def clean(site: App, redis_server: Redis) -> App:
-    redis_server.client.flushall()
-    return site
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,14 @@
 """A vote with one-time codes: the browser keeps the voter's, and no other site changes that."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from f1vote import codes, receipts
-from tests.app.organised import organised
 from tests.app.servers import App, Redis
 
 COOKIE = "__Host-f1code-invited"
 FOREIGN = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
-
-
-@pytest.fixture(scope="module")
-def site(redis_server: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = organised(tmp_path_factory.mktemp("invitation"), redis_server.url)
-    yield app
-    app.stop()
 
 
 @pytest.fixture
